@@ -1,0 +1,166 @@
+//! Conversions between wire messages and `types`. Outward they cannot fail; inward they check.
+
+use ozone_types as t;
+use ozone_types::replication::EcCodec;
+use ozone_types::{ErrorCode, FsError, FsResult};
+
+use crate::{common, metad};
+
+fn protocol(what: &str) -> FsError {
+    FsError::with(ErrorCode::Protocol, format!("message without a valid {what}"))
+}
+
+impl From<t::BlockId> for common::BlockId {
+    fn from(id: t::BlockId) -> Self {
+        common::BlockId { container: id.container.0, local: id.local }
+    }
+}
+
+impl From<common::BlockId> for t::BlockId {
+    fn from(id: common::BlockId) -> Self {
+        t::BlockId::new(t::ContainerId(id.container), id.local)
+    }
+}
+
+impl From<&common::BlockId> for t::BlockId {
+    fn from(id: &common::BlockId) -> Self {
+        (*id).into()
+    }
+}
+
+impl common::Extent {
+    /// The block; a message without one is a protocol error.
+    pub fn block_id(&self) -> FsResult<t::BlockId> {
+        self.block.map(Into::into).ok_or_else(|| protocol("block"))
+    }
+}
+
+impl common::Location {
+    pub fn block_id(&self) -> FsResult<t::BlockId> {
+        self.block.map(Into::into).ok_or_else(|| protocol("block"))
+    }
+}
+
+impl common::Replica {
+    pub fn blockd_id(&self) -> FsResult<t::BlockdId> {
+        t::BlockdId::from_slice(&self.blockd).ok_or_else(|| protocol("block server id"))
+    }
+}
+
+impl From<t::Timestamp> for common::Timestamp {
+    fn from(at: t::Timestamp) -> Self {
+        common::Timestamp { secs: at.secs, nanos: at.nanos }
+    }
+}
+
+impl From<common::Timestamp> for t::Timestamp {
+    fn from(at: common::Timestamp) -> Self {
+        t::Timestamp { secs: at.secs, nanos: at.nanos.min(999_999_999) }
+    }
+}
+
+impl From<t::Replication> for common::Replication {
+    fn from(r: t::Replication) -> Self {
+        use common::replication::Kind;
+        match r {
+            t::Replication::Replicated { copies } => common::Replication {
+                kind: Kind::Replicated as i32,
+                data: copies.into(),
+                parity: 0,
+                cell: 0,
+            },
+            t::Replication::Ec { codec, data, parity, cell } => common::Replication {
+                kind: match codec {
+                    EcCodec::ReedSolomon => Kind::Rs as i32,
+                    EcCodec::Xor => Kind::Xor as i32,
+                },
+                data: data.into(),
+                parity: parity.into(),
+                cell,
+            },
+        }
+    }
+}
+
+impl TryFrom<&common::Replication> for t::Replication {
+    type Error = FsError;
+
+    fn try_from(r: &common::Replication) -> FsResult<Self> {
+        use common::replication::Kind;
+        let small = |n: u32| u8::try_from(n).map_err(|_| protocol("replication"));
+        let codec = match Kind::try_from(r.kind).map_err(|_| protocol("replication"))? {
+            Kind::Replicated if (1..=16).contains(&r.data) => {
+                return Ok(t::Replication::Replicated { copies: small(r.data)? });
+            }
+            Kind::Replicated => return Err(protocol("replication")),
+            Kind::Rs => EcCodec::ReedSolomon,
+            Kind::Xor => EcCodec::Xor,
+        };
+        if r.data == 0 || r.parity == 0 || r.cell == 0 {
+            return Err(protocol("replication"));
+        }
+        Ok(t::Replication::Ec { codec, data: small(r.data)?, parity: small(r.parity)?, cell: r.cell })
+    }
+}
+
+impl From<&t::Attr> for metad::Attr {
+    fn from(a: &t::Attr) -> Self {
+        metad::Attr {
+            inode: a.inode.0,
+            kind: a.kind.raw(),
+            mode: a.mode,
+            uid: a.uid,
+            gid: a.gid,
+            nlink: a.nlink,
+            size: a.size,
+            allocated: a.allocated,
+            rdev: a.rdev,
+            atime: Some(a.atime.into()),
+            mtime: Some(a.mtime.into()),
+            ctime: Some(a.ctime.into()),
+            btime: Some(a.btime.into()),
+            version: a.version,
+        }
+    }
+}
+
+impl TryFrom<metad::Attr> for t::Attr {
+    type Error = FsError;
+
+    fn try_from(a: metad::Attr) -> FsResult<Self> {
+        let time = |at: Option<common::Timestamp>| at.map(Into::into).unwrap_or_default();
+        Ok(t::Attr {
+            inode: t::InodeId(a.inode),
+            kind: t::FileKind::from_raw(a.kind).ok_or_else(|| protocol("file kind"))?,
+            mode: a.mode & 0o7777,
+            uid: a.uid,
+            gid: a.gid,
+            nlink: a.nlink,
+            size: a.size,
+            allocated: a.allocated,
+            rdev: a.rdev,
+            atime: time(a.atime),
+            mtime: time(a.mtime),
+            ctime: time(a.ctime),
+            btime: time(a.btime),
+            version: a.version,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replication_round_trips_and_garbage_is_refused() {
+        for text in ["ONE", "THREE", "rs-3-2-1024k", "xor-2-1-1024k"] {
+            let r: t::Replication = text.parse().unwrap();
+            assert_eq!(t::Replication::try_from(&common::Replication::from(r)).unwrap(), r);
+        }
+        for (kind, data, parity, cell) in [(0, 0, 0, 0), (0, 300, 0, 0), (1, 3, 0, 1), (9, 3, 2, 1)] {
+            let wire = common::Replication { kind, data, parity, cell };
+            assert!(t::Replication::try_from(&wire).is_err());
+        }
+    }
+}

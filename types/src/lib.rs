@@ -1,0 +1,17 @@
+//! The words that every layer shares: ids, names, attributes, replication, errors and limits.
+//!
+//! Nothing in here does I/O or knows a wire format; a value of one of these types is valid by
+//! construction, so no layer checks it again.
+
+pub mod attr;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod name;
+pub mod replication;
+
+pub use attr::{Attr, FileKind, Timestamp};
+pub use error::{ErrorCode, FsError, FsResult, RetryClass};
+pub use ids::*;
+pub use name::{BucketName, FileName, VolumeName};
+pub use replication::Replication;

@@ -1,0 +1,78 @@
+//! Debian packages that the commands need, installed on demand.
+
+use std::path::Path;
+use std::process::Command;
+
+/// A program, and the package that has it.
+pub struct Need {
+    program: &'static str,
+    package: &'static str,
+}
+
+const fn need_of(program: &'static str, package: &'static str) -> Need {
+    Need { program, package }
+}
+
+/// For a mount by an ordinary user; as root nothing is needed, but fusermount3 does no harm.
+pub const MOUNT: &[Need] = &[need_of("fusermount3", "fuse3")];
+
+/// For the tests: the programs that are run in the mount.
+pub const TESTS: &[Need] = &[
+    need_of("fusermount3", "fuse3"),
+    need_of("setfattr", "attr"),
+    need_of("git", "git"),
+    need_of("sqlite3", "sqlite3"),
+    need_of("gcc", "gcc"),
+    need_of("make", "make"),
+    need_of("tar", "tar"),
+    need_of("strace", "strace"),
+    need_of("rsync", "rsync"),
+    need_of("sha256sum", "coreutils"),
+];
+
+/// Installs what is missing, or says what to install.
+pub fn need(needs: &[Need]) -> Result<(), String> {
+    let missing: Vec<&str> =
+        needs.iter().filter(|n| !installed(n.program)).map(|n| n.package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    let by_hand = format!("please install these packages and try again: {list}");
+    if !installed("apt-get") {
+        return Err(by_hand);
+    }
+    eprintln!("installing {list}");
+    let sudo: &[&str] = if is_root() {
+        &[]
+    } else if installed("sudo") {
+        &["sudo"]
+    } else {
+        return Err(by_hand);
+    };
+    let apt = |args: &[&str]| -> bool {
+        let words: Vec<&str> = sudo.iter().copied().chain(["apt-get"]).collect();
+        Command::new(words[0])
+            .args(&words[1..])
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .status()
+            .is_ok_and(|s| s.success())
+    };
+    // An old index may name versions that are gone, so it is renewed first; an install may still
+    // succeed where that fails.
+    apt(&["update", "-qq"]);
+    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    args.extend(&missing);
+    if apt(&args) { Ok(()) } else { Err(by_hand) }
+}
+
+fn installed(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+    path.split(':').chain(system).any(|dir| Path::new(dir).join(program).exists())
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
