@@ -62,7 +62,9 @@ pub enum DataDirError {
     Damaged { path: String, why: String },
     #[error("data directory {path} is in use by {holder}")]
     InUse { path: String, holder: String },
-    #[error("data directory {path} belongs to cluster {found}, but the servers are of cluster {wanted}")]
+    #[error(
+        "data directory {path} belongs to cluster {found}, but the servers are of cluster {wanted}"
+    )]
     OtherCluster { path: String, found: ClusterId, wanted: ClusterId },
     #[error("data directory {path}: {source}")]
     Io { path: String, source: io::Error },

@@ -52,6 +52,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
 ///
 /// After a failed write or sync the content of the range is undefined, and a later successful sync
 /// says nothing about it: whoever sees such an error must stop using the file.
+// A length of zero has no special meaning for a file.
+#[allow(clippy::len_without_is_empty)]
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -86,8 +88,6 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Cuts, or extends with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    // A length of zero has no special meaning for a file.
-    #[allow(clippy::len_without_is_empty)]
     fn len(&self) -> io::Result<u64>;
 }
 

@@ -21,14 +21,34 @@ impl RedbFile {
         RedbFile { file }
     }
 
-    /// Opens the file, or creates it durably empty.
+    /// Opens the file, or creates it with an empty database, durably.
+    ///
+    /// redb refuses a file in which it was interrupted while it made the database. So that is done
+    /// under another name, `path` with `.new` behind it: a file under its own name is whole.
     pub fn open(disk: &dyn Disk, path: &Path) -> io::Result<RedbFile> {
-        let file = disk.open(path, OpenMode::Create)?;
-        if let Some(dir) = path.parent() {
-            disk.sync_dir(dir)?;
+        if !disk.exists(path) {
+            let mut new = path.as_os_str().to_owned();
+            new.push(".new");
+            create(disk, Path::new(&new), path)?;
         }
-        Ok(RedbFile { file })
+        Ok(RedbFile { file: disk.open(path, OpenMode::Write)? })
     }
+}
+
+fn create(disk: &dyn Disk, new: &Path, path: &Path) -> io::Result<()> {
+    if disk.exists(new) {
+        disk.remove(new)?;
+    }
+    let file = disk.open(new, OpenMode::CreateNew)?;
+    let backend = RedbFile { file: Arc::clone(&file) };
+    match redb::Database::builder().create_with_backend(backend) {
+        Ok(database) => drop(database),
+        Err(redb::DatabaseError::Storage(redb::StorageError::Io(err))) => return Err(err),
+        Err(err) => return Err(io::Error::other(err)),
+    }
+    file.sync_data()?;
+    disk.rename(new, path)?;
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
 }
 
 impl StorageBackend for RedbFile {

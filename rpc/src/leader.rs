@@ -183,3 +183,85 @@ pub fn never_connected(status: &Status) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ozone_proto::status;
+
+    use super::*;
+
+    fn client(members: &[&str]) -> LeaderClient {
+        let members = members.iter().map(|m| m.to_string()).collect();
+        LeaderClient::new(Channels::new(), members).unwrap()
+    }
+
+    /// Answers the n-th call (from 0) as told, and counts the calls.
+    async fn calls<T>(
+        client: &LeaderClient,
+        retry: Retry,
+        answer: impl Fn(usize) -> Result<T, Status> + Clone,
+    ) -> (FsResult<T>, usize) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = count.clone();
+        let result = client
+            .call(retry, move |_| {
+                let n = counter.fetch_add(1, Ordering::SeqCst);
+                let reply = answer(n).map(Response::new);
+                async move { reply }
+            })
+            .await;
+        (result, count.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn a_hint_is_followed_at_once_and_kept() {
+        let client = client(&["a:1", "b:1"]);
+        let (result, n) = calls(&client, Retry::within(Duration::from_secs(5)), |n| {
+            if n == 0 { Err(status::not_leader("c:1")) } else { Ok(7) }
+        })
+        .await;
+        assert_eq!((result.unwrap(), n), (7, 2));
+        assert_eq!(client.current(), "c:1");
+    }
+
+    #[tokio::test]
+    async fn final_errors_are_not_tried_again() {
+        let client = client(&["a:1", "b:1"]);
+        let gone = || Err::<(), _>(status::to_status(&ErrorCode::NotFound.into()));
+        let (result, n) = calls(&client, Retry::FOREVER, move |_| gone()).await;
+        assert_eq!((result.unwrap_err().code(), n), (ErrorCode::NotFound, 1));
+        assert_eq!(client.current(), "a:1");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_fate_is_tried_again_only_where_that_is_harmless() {
+        let lost = |n| if n == 0 { Err(Status::unavailable("gone")) } else { Ok(()) };
+        let once = Retry { idempotent: false, ..Retry::FOREVER };
+        let (result, n) = calls(&client(&["a:1"]), once, lost).await;
+        assert_eq!((result.unwrap_err().code(), n), (ErrorCode::ConnectionLost, 1));
+        let members = client(&["a:1", "b:1"]);
+        let (result, n) = calls(&members, Retry::FOREVER, lost).await;
+        assert!(result.is_ok() && n == 2);
+        assert_eq!(members.current(), "b:1", "the next member was asked");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_an_answer_within_the_deadline() {
+        let client = client(&["127.0.0.1:1"]);
+        let begun = Instant::now();
+        let result = client
+            .call(Retry::within(Duration::from_millis(300)), |channel| async move {
+                let mut metad =
+                    ozone_proto::metad::metad_admin_client::MetadAdminClient::new(channel);
+                metad.status(ozone_proto::metad::StatusRequest {}).await
+            })
+            .await;
+        let err = result.unwrap_err();
+        assert_eq!(err.code(), ErrorCode::Unavailable, "nothing was sent: {err}");
+        assert!(err.detail().contains("127.0.0.1:1"));
+        assert!(begun.elapsed() < Duration::from_secs(3));
+    }
+}

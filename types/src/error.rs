@@ -215,14 +215,15 @@ impl fmt::Display for FsError {
 impl std::error::Error for FsError {}
 
 impl From<std::io::Error> for FsError {
-    /// Only "no space" keeps its meaning; everything else is an I/O error of the machine it happened on.
+    /// Only "no space" keeps its meaning; everything else is an I/O error of the machine it happened
+    /// on. The kind is asked, not the errno: an error that was given a path keeps its kind only.
     fn from(err: std::io::Error) -> Self {
-        match err.raw_os_error() {
-            Some(e::ENOSPC) | Some(e::EDQUOT) => {
-                FsError::with(ErrorCode::NoSpace, err.to_string())
-            }
-            Some(_) | None => FsError::with(ErrorCode::Io, err.to_string()),
-        }
+        use std::io::ErrorKind;
+        let code = match err.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+            _ => ErrorCode::Io,
+        };
+        FsError::with(code, err.to_string())
     }
 }
 
@@ -238,5 +239,15 @@ mod tests {
         }
         assert_eq!(ErrorCode::from_wire(0), None);
         assert_eq!(ErrorCode::from_wire(9999), None);
+    }
+
+    #[test]
+    fn no_space_is_known_through_a_wrapped_error() {
+        let full = std::io::Error::from_raw_os_error(28);
+        let wrapped = std::io::Error::new(full.kind(), format!("/disk/file: {full}"));
+        for err in [full, wrapped] {
+            assert_eq!(FsError::from(err).code(), ErrorCode::NoSpace);
+        }
+        assert_eq!(FsError::from(std::io::Error::from_raw_os_error(5)).code(), ErrorCode::Io);
     }
 }

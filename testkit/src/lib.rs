@@ -1,0 +1,4 @@
+//! (see docs/ARCHITECTURE.md)
+
+pub mod model;
+pub mod simdisk;

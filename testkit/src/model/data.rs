@@ -1,0 +1,126 @@
+//! Data and attributes: write, read, setattr.
+
+use ozone_types::{Attr, ErrorCode, FileKind, InodeId, Timestamp};
+
+use super::{Content, Inode, Model, ModelResult};
+
+/// What setattr changes: the fields that are given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<Timestamp>,
+    pub mtime: Option<Timestamp>,
+    pub ctime: Option<Timestamp>,
+    /// Clear setuid, and setgid where the group may execute.
+    pub kill_suid_sgid: bool,
+}
+
+/// Runs of bytes that become a file's, in this order.
+#[derive(Clone, Debug, Default)]
+pub struct Write {
+    pub runs: Vec<(u64, Vec<u8>)>,
+    /// The size becomes at least this.
+    pub size: u64,
+    /// Instead of the operation's time.
+    pub mtime: Option<Timestamp>,
+    pub kill_suid_sgid: bool,
+}
+
+/// loff_t's largest value.
+const FILE_SIZE_MAX: u64 = i64::MAX as u64;
+
+impl Model {
+    pub fn write(&mut self, time: Timestamp, inode: InodeId, write: &Write) -> ModelResult<Attr> {
+        let node = self.regular(inode)?;
+        let size = node.attr.size.max(write.size);
+        if size > FILE_SIZE_MAX {
+            return Err(ErrorCode::TooBig);
+        }
+        if write.runs.iter().any(|(at, data)| data.is_empty() || at + data.len() as u64 > size) {
+            return Err(ErrorCode::Invalid);
+        }
+        let Content::File(bytes) = &mut node.content else { return Err(ErrorCode::Invalid) };
+        for (at, data) in &write.runs {
+            bytes.extend((*at..).zip(data.iter().copied()));
+        }
+        node.attr.size = size;
+        node.attr.allocated = bytes.len() as u64;
+        if write.kill_suid_sgid {
+            kill_suid_sgid(node);
+        }
+        node.modified(time);
+        node.attr.mtime = write.mtime.unwrap_or(time);
+        self.getattr(inode)
+    }
+
+    /// All bytes of a file, holes as zeros. For files that fit into memory.
+    pub fn read(&self, inode: InodeId) -> ModelResult<Vec<u8>> {
+        let node = self.get(inode)?;
+        match &node.content {
+            Content::File(bytes) => {
+                let mut data = vec![0; node.attr.size as usize];
+                for (&at, &byte) in bytes {
+                    data[at as usize] = byte;
+                }
+                Ok(data)
+            }
+            Content::Directory { .. } => Err(ErrorCode::IsDir),
+            _ => Err(ErrorCode::Invalid),
+        }
+    }
+
+    pub fn setattr(&mut self, time: Timestamp, inode: InodeId, set: &SetAttr) -> ModelResult<Attr> {
+        let node = match set.size {
+            Some(_) => self.regular(inode)?,
+            None => self.get_mut(inode)?,
+        };
+        if set.mode.is_some() && node.attr.kind == FileKind::Symlink {
+            return Err(ErrorCode::Unsupported);
+        }
+        if let Some(size) = set.size {
+            if size > FILE_SIZE_MAX {
+                return Err(ErrorCode::TooBig);
+            }
+            if let Content::File(bytes) = &mut node.content {
+                bytes.retain(|&at, _| at < size);
+                node.attr.allocated = bytes.len() as u64;
+            }
+            node.attr.size = size;
+            node.attr.mtime = time;
+        }
+        if set.kill_suid_sgid {
+            kill_suid_sgid(node);
+        }
+        node.changed(time);
+        let attr = &mut node.attr;
+        attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
+        attr.uid = set.uid.unwrap_or(attr.uid);
+        attr.gid = set.gid.unwrap_or(attr.gid);
+        attr.atime = set.atime.unwrap_or(attr.atime);
+        attr.mtime = set.mtime.unwrap_or(attr.mtime);
+        attr.ctime = set.ctime.unwrap_or(attr.ctime);
+        self.getattr(inode)
+    }
+
+    fn regular(&mut self, inode: InodeId) -> ModelResult<&mut Inode> {
+        let node = self.get_mut(inode)?;
+        match node.attr.kind {
+            FileKind::Regular => Ok(node),
+            FileKind::Directory => Err(ErrorCode::IsDir),
+            _ => Err(ErrorCode::Invalid),
+        }
+    }
+}
+
+fn kill_suid_sgid(node: &mut Inode) {
+    if node.attr.kind != FileKind::Regular {
+        return;
+    }
+    node.attr.mode &= !0o4000;
+    if node.attr.mode & 0o0010 != 0 {
+        node.attr.mode &= !0o2000;
+    }
+}
