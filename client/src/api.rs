@@ -1,0 +1,92 @@
+//! The words of the public interface.
+
+use ozone_types::{Attr, FileKind, FileName, InodeId, Timestamp};
+
+/// Whoever caches what this client told it: the kernel, for a mount. Called from threads that may
+/// block, never while a lock of the client is held.
+pub trait Kernel: Send + Sync {
+    /// Forget all cached data of the inode, and its attributes.
+    fn invalidate_data(&self, inode: InodeId);
+    /// Forget what the name stands for.
+    fn invalidate_entry(&self, parent: InodeId, name: &[u8]);
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeSet {
+    /// The client's clock when the change is made.
+    Now,
+    At(Timestamp),
+}
+
+/// Which attributes change; `None` leaves one alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<TimeSet>,
+    pub mtime: Option<TimeSet>,
+    pub ctime: Option<TimeSet>,
+    /// Clear setuid, and setgid where the group may execute.
+    pub kill_suid_sgid: bool,
+}
+
+/// The attributes of an inode to be made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewNode {
+    /// S_IFMT and permissions, with the umask already applied. `mkdir` takes the permissions only.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Of a character or block device.
+    pub rdev: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RenameFlags {
+    /// Fail with ALREADY_EXISTS where the new name exists.
+    pub no_replace: bool,
+    /// Swap the two names.
+    pub exchange: bool,
+}
+
+/// What an open file may be used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenMode {
+    pub read: bool,
+    pub write: bool,
+}
+
+/// One name in a listing.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    pub name: FileName,
+    pub inode: InodeId,
+    pub kind: FileKind,
+    /// Where the listing goes on after this entry.
+    pub cookie: u64,
+    /// When attributes were asked for; missing if the inode went away meanwhile.
+    pub attr: Option<Attr>,
+}
+
+/// Part of a listing.
+#[derive(Clone, Debug)]
+pub struct DirPage {
+    pub entries: Vec<DirEntry>,
+    /// No entries follow these.
+    pub end: bool,
+    /// What `..` stands for.
+    pub parent: InodeId,
+}
+
+/// Space of the bucket's cluster, as users can fill it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatFs {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub used_inodes: u64,
+    pub free_inodes: u64,
+}

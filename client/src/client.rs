@@ -1,0 +1,324 @@
+//! The client's public face: every operation of a mount.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ozone_platform::Clock;
+use ozone_proto::metad::ResolveBucketRequest;
+use ozone_rpc::Channels;
+use ozone_types::{
+    Attr, BucketId, BucketName, ErrorCode, FileName, FsError, FsResult, InodeId, VolumeName,
+};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
+
+use crate::api::*;
+use crate::blocks::{Blockds, GrpcBlockds, pool};
+use crate::config::ClientConfig;
+use crate::core::Core;
+use crate::file::handle::{OpenDir, OpenFile};
+use crate::file::write::Place;
+use crate::file::{self, pipeline};
+use crate::metad::{GrpcMetad, Metad};
+use crate::session;
+
+/// A mount's connection to its cluster. Operations wait for servers as long as it takes; dropping
+/// an operation's future gives up waiting, but does not undo a change that is under way.
+pub struct Client {
+    core: Arc<Core>,
+    root: InodeId,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Client {
+    /// Opens a session and finds the bucket. Errors: UNAVAILABLE after the configured time, with
+    /// the reason; VOLUME_NOT_FOUND, BUCKET_NOT_FOUND, NOT_FOUND (subdirectory); names that are
+    /// none. Must be called within a tokio runtime, in which the client's tasks then live.
+    pub async fn connect(config: ClientConfig, clock: Arc<dyn Clock>) -> FsResult<Arc<Client>> {
+        VolumeName::new(&config.volume)?;
+        BucketName::new(&config.bucket)?;
+        let channels = Channels::new();
+        let metad = Arc::new(GrpcMetad::new(channels.clone(), config.metad.clone())?);
+        let blockds = Arc::new(GrpcBlockds::new(channels, config.append_timeout));
+        Client::connect_with(config, clock, metad, blockds).await
+    }
+
+    pub(crate) async fn connect_with(
+        config: ClientConfig,
+        clock: Arc<dyn Clock>,
+        metad: Arc<dyn Metad>,
+        blockds: Arc<dyn Blockds>,
+    ) -> FsResult<Arc<Client>> {
+        let timeout = config.connect_timeout;
+        let request = ResolveBucketRequest {
+            volume: config.volume.clone(),
+            bucket: config.bucket.clone(),
+            subdirectory: config.subdirectory.clone(),
+        };
+        let core = Core::start(config, clock, metad, blockds);
+        // Dropped on an error, it stops what was started.
+        let mut client = Client { core: core.clone(), root: InodeId(0), keeper: Mutex::default() };
+        let resolved = tokio::time::timeout(timeout, async {
+            let reply = resolve(&core, request).await?;
+            core.set_bucket(BucketId(reply.bucket), &reply.cluster);
+            let keeper = tokio::spawn(session::run(core.clone()));
+            *client.keeper.lock() = Some(keeper);
+            core.session.current().await;
+            FsResult::Ok(InodeId(reply.root))
+        });
+        match resolved.await {
+            Ok(root) => client.root = root?,
+            Err(_) => {
+                let why = core.connect_error().map(|err| format!(": {err}")).unwrap_or_default();
+                let text = format!(
+                    "metad ({}) did not answer within {timeout:?}{why}",
+                    core.config.metad.join(", ")
+                );
+                return Err(FsError::with(ErrorCode::Unavailable, text));
+            }
+        }
+        if !core.config.read_only {
+            pool::refill(&core);
+        }
+        Ok(Arc::new(client))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Who is told when cached data becomes wrong.
+    pub fn set_kernel(&self, kernel: Arc<dyn Kernel>) {
+        self.core.set_kernel(kernel);
+    }
+
+    /// The directory that the mount shows.
+    pub fn root(&self) -> InodeId {
+        self.root
+    }
+
+    /// Errors: NOT_FOUND, NOT_A_DIRECTORY, STALE_INODE.
+    pub async fn lookup(&self, parent: InodeId, name: &FileName) -> FsResult<Attr> {
+        self.core.lookup(parent, name).await
+    }
+
+    /// With the size and times of what is dirty here. Errors: STALE_INODE, NOT_FOUND.
+    pub async fn getattr(&self, inode: InodeId) -> FsResult<Attr> {
+        self.core.getattr(inode).await
+    }
+
+    /// Errors: INVALID_REQUEST if it is no symlink.
+    pub async fn readlink(&self, inode: InodeId) -> FsResult<Vec<u8>> {
+        self.core.readlink(inode).await
+    }
+
+    /// The names after `cookie` (0: all), up to `max`, with attributes if `attrs`.
+    pub async fn readdir(
+        &self,
+        inode: InodeId,
+        cookie: u64,
+        max: u32,
+        attrs: bool,
+    ) -> FsResult<DirPage> {
+        self.core.readdir(inode, cookie, max, attrs).await
+    }
+
+    /// Changes attributes, behind the file's data. `size` truncates or extends.
+    pub async fn setattr(&self, inode: InodeId, set: SetAttr) -> FsResult<Attr> {
+        self.core.setattr(inode, set).await
+    }
+
+    /// mknod(2): a regular file, fifo, socket or device.
+    pub async fn create(&self, parent: InodeId, name: &FileName, node: NewNode) -> FsResult<Attr> {
+        self.core.create(parent, name, node).await
+    }
+
+    /// A new regular file, opened for reading and writing. ALREADY_EXISTS if the name does.
+    pub async fn create_open(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        node: NewNode,
+    ) -> FsResult<(Attr, Arc<OpenFile>)> {
+        let (attr, open) = self.core.create_open(parent, name, node).await?;
+        Ok((attr, Arc::new(open)))
+    }
+
+    pub async fn mkdir(&self, parent: InodeId, name: &FileName, node: NewNode) -> FsResult<Attr> {
+        self.core.mkdir(parent, name, node).await
+    }
+
+    pub async fn symlink(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        target: &[u8],
+        uid: u32,
+        gid: u32,
+    ) -> FsResult<Attr> {
+        self.core.symlink(parent, name, target, uid, gid).await
+    }
+
+    /// Behind the file's data.
+    pub async fn link(&self, inode: InodeId, parent: InodeId, name: &FileName) -> FsResult<Attr> {
+        self.core.link(inode, parent, name).await
+    }
+
+    pub async fn unlink(&self, parent: InodeId, name: &FileName) -> FsResult<()> {
+        self.core.unlink(parent, name).await
+    }
+
+    pub async fn rmdir(&self, parent: InodeId, name: &FileName) -> FsResult<()> {
+        self.core.rmdir(parent, name).await
+    }
+
+    /// Behind the data of the file that gets the new name.
+    pub async fn rename(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        new_parent: InodeId,
+        new_name: &FileName,
+        flags: RenameFlags,
+    ) -> FsResult<()> {
+        self.core.rename(parent, name, new_parent, new_name, flags).await
+    }
+
+    pub async fn open(&self, inode: InodeId, mode: OpenMode) -> FsResult<Arc<OpenFile>> {
+        file::open::open(&self.core, inode, mode).await.map(Arc::new)
+    }
+
+    /// The directory's inode stays as long as the answer lives.
+    pub async fn opendir(&self, inode: InodeId) -> FsResult<Arc<OpenDir>> {
+        file::open::open_dir(&self.core, inode).await.map(Arc::new)
+    }
+
+    /// Up to `len` bytes from `offset`, fewer only at the end of the file.
+    pub async fn read(&self, file: &OpenFile, offset: u64, len: usize) -> FsResult<Vec<Bytes>> {
+        file::read::read(&self.core, file, offset, len).await
+    }
+
+    /// All of `data`, which is not copied where it is large. Waits while too much is dirty.
+    pub async fn write(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        data: Bytes,
+        kill_suid: bool,
+    ) -> FsResult<usize> {
+        let len = data.len();
+        file::write::write(&self.core, file, Place::At(offset), data, kill_suid).await?;
+        Ok(len)
+    }
+
+    /// Writes at the file's true end, whatever the caller believes its size to be; answers where.
+    /// While other clients write to the file too, two appends may meet.
+    pub async fn append(&self, file: &OpenFile, data: Bytes, kill_suid: bool) -> FsResult<u64> {
+        file::write::write(&self.core, file, Place::End, data, kill_suid).await
+    }
+
+    /// close(2) of one descriptor: reports written-behind data that was lost, once per handle. Does
+    /// not wait for anything.
+    pub async fn flush(&self, file: &OpenFile) -> FsResult<()> {
+        file.new_error()
+    }
+
+    /// Returns when everything written to the file is on all replicas and committed.
+    pub async fn fsync(&self, file: &OpenFile) -> FsResult<()> {
+        file::write::sync(&self.core, file).await
+    }
+
+    /// Ends a handle. Returns at once; what it wrote is on its way.
+    pub fn release(&self, file: Arc<OpenFile>) {
+        file.release();
+    }
+
+    /// Ends the use of a directory.
+    pub fn releasedir(&self, dir: Arc<OpenDir>) {
+        drop(dir);
+    }
+
+    /// Changes of names are committed before they are answered, so there is nothing to wait for.
+    pub async fn fsync_dir(&self, _inode: InodeId) -> FsResult<()> {
+        Ok(())
+    }
+
+    pub async fn statfs(&self) -> FsResult<StatFs> {
+        self.core.statfs().await
+    }
+
+    /// Stores everything that is dirty. Losses are reported to the files' handles, not here, unless
+    /// no handle is left.
+    pub async fn sync_all(&self) -> FsResult<()> {
+        let files = self.core.files.all();
+        let steps: Vec<_> = files.iter().map(|f| pipeline::push_out(&self.core, f)).collect();
+        for (file, step) in files.iter().zip(steps) {
+            pipeline::wait_done(file, step).await;
+        }
+        self.core.first_loss().map_or(Ok(()), Err)
+    }
+
+    /// Stores everything, gives all blocks back and ends the session. Waits for the servers as long
+    /// as it takes. The error is the first loss of data that no handle has reported.
+    pub async fn shutdown(&self) -> FsResult<()> {
+        let Some(keeper) = self.keeper.lock().take() else { return Ok(()) };
+        let mut result = self.sync_all().await;
+        let mut slots: Vec<_> = self.core.drop_shared_slot().into_iter().collect();
+        for file in self.core.files.all() {
+            let mut state = file.state.lock();
+            slots.extend(state.slot.take().map(|(_, slot)| slot));
+            if result.is_ok() && !state.errors.told {
+                result = state.errors.last.clone().map_or(Ok(()), Err);
+            }
+        }
+        for slot in slots.into_iter().filter_map(Arc::into_inner) {
+            slot.close().await;
+        }
+        self.core.pool.drain();
+        pool::released(&self.core).await;
+        self.core.session.say_goodbye();
+        // The keeper ends by itself; if it has failed, so has the session.
+        let _ = keeper.await;
+        self.core.stop();
+        result
+    }
+
+    /// The client's metrics, for an HTTP port.
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::default();
+        self.core.metrics.register(&mut registry);
+        registry
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.lock().take() {
+            keeper.abort();
+        }
+        self.core.stop();
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// Asks for the bucket until metad answers.
+async fn resolve(
+    core: &Arc<Core>,
+    request: ResolveBucketRequest,
+) -> FsResult<ozone_proto::metad::ResolveBucketReply> {
+    let mut backoff = crate::calls::Backoff::default();
+    loop {
+        match core.metad.resolve_bucket(request.clone()).await {
+            Err(err) if crate::calls::repeatable(&err) => core.connect_failed(err),
+            answer => return answer,
+        }
+        backoff.pause().await;
+    }
+}

@@ -1,0 +1,34 @@
+//! The client: everything between a mount and the cluster, without a word of FUSE.
+//!
+//! ```text
+//!  Client ─► names ───────────────► queue ─► metad         one batch per change
+//!     │                               ▲
+//!     └────► file/ (write, read) ─► group                  data of several files share batches
+//!              │         │
+//!              │         └─► blocks/cache ─► reader ─► blockd, any replica
+//!              └───────────► blocks/slot ────────────► blockd, all replicas at once
+//! ```
+//! `session` keeps the lease and dispatches recalls; `budget` bounds the memory of all of it.
+
+mod api;
+mod blocks;
+mod budget;
+mod calls;
+mod client;
+mod config;
+mod core;
+mod file;
+mod group;
+mod metad;
+mod metrics;
+mod names;
+mod numbers;
+mod queue;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use api::*;
+pub use client::Client;
+pub use config::ClientConfig;
+pub use file::handle::{OpenDir, OpenFile};

@@ -1,0 +1,36 @@
+//! What the client counts; the only place where names of metrics are.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+
+macro_rules! counters {
+    ($($name:ident, $help:literal;)*) => {
+        /// The client's counters.
+        #[derive(Default)]
+        pub struct Metrics { $(pub $name: Counter,)* }
+
+        impl Metrics {
+            /// Registers all of them as `ozone_client_…`.
+            pub fn register(&self, registry: &mut Registry) {
+                let registry = registry.sub_registry_with_prefix("ozone_client");
+                $(registry.register(stringify!($name), $help, self.$name.clone());)*
+            }
+        }
+    };
+}
+
+counters! {
+    batches, "Batches of changes sent to metad";
+    entries, "Changes in those batches";
+    appends, "Appends sent, each to all replicas";
+    appended, "Bytes stored on all replicas";
+    seals, "Blocks sealed because a replica failed";
+    rewrites, "Commits repeated because a block was sealed short";
+    reads, "Reads sent to block servers";
+    read_hedges, "Reads sent to another replica because one was slow";
+    read_rounds_failed, "Reads that no replica of a block could serve at once";
+    cache_hits, "Reads served by the cache";
+    cache_misses, "Reads that had to be fetched";
+    recalls, "Leases that metad asked back";
+    lost, "Bytes written by programs that could not be stored";
+}

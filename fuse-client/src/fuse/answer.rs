@@ -1,0 +1,138 @@
+//! Runs an operation and sees to it that its reply is sent, once, whatever happens.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll, Waker};
+
+use futures::FutureExt;
+use ozone_types::{ErrorCode, FsError, FsResult};
+use tokio::runtime::Handle;
+
+use crate::watchdog::{Patience, watched};
+
+/// Whose request it is, for logging and for the watch over its wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub operation: &'static str,
+    /// The inode that the request names, as the kernel numbers it.
+    pub inode: u64,
+    pub tid: u32,
+    pub patience: Patience,
+}
+
+/// Runs `operation` and passes its result, and the reply object, to `done`.
+///
+/// What the caches can answer is answered on this thread, the one that read the request: no task, no
+/// switch. What has to wait goes on as a task of `runtime`, watched: its caller's death is answered
+/// with INTERRUPTED and the operation dropped. A panic in the operation is an I/O error to its caller.
+pub(super) fn answer<T, R>(
+    runtime: &Handle,
+    asked: Asked,
+    reply: R,
+    operation: impl Future<Output = FsResult<T>> + Send + 'static,
+    done: impl FnOnce(R, FsResult<T>) + Send + 'static,
+) where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    let mut operation = Box::pin(operation);
+    let context = runtime.enter();
+    // A future may be moved to another task between two polls; it is polled there at once, so that no
+    // wakeup is lost with this waker.
+    let mut nobody = Context::from_waker(Waker::noop());
+    match catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(&mut nobody))) {
+        Ok(Poll::Ready(result)) => {
+            log(asked, &result);
+            done(reply, result);
+        }
+        Ok(Poll::Pending) => {
+            runtime.spawn(async move {
+                let watched = AssertUnwindSafe(watched(asked.tid, asked.patience, operation));
+                let result = watched.catch_unwind().await.unwrap_or_else(|_| Err(panicked(asked)));
+                log(asked, &result);
+                done(reply, result);
+            });
+        }
+        Err(_) => done(reply, Err(panicked(asked))),
+    }
+    drop(context);
+}
+
+/// What was wrong has been said by the panic itself.
+fn panicked(asked: Asked) -> FsError {
+    tracing::error!(operation = asked.operation, inode = asked.inode, "panicked");
+    ErrorCode::Io.into()
+}
+
+/// A refusal is what programs expect now and then; what else goes wrong is for the operator.
+fn log<T>(asked: Asked, result: &FsResult<T>) {
+    let Err(err) = result else { return };
+    let Asked { operation, inode, .. } = asked;
+    match err.code() {
+        ErrorCode::Io
+        | ErrorCode::Corrupt
+        | ErrorCode::Checksum
+        | ErrorCode::BlockNotFound
+        | ErrorCode::NoServers
+        | ErrorCode::SessionEnded
+        | ErrorCode::Protocol
+        | ErrorCode::WrongCluster => tracing::warn!(operation, inode, "{err}"),
+        ErrorCode::NotFound => tracing::trace!(operation, inode, "{err}"),
+        _ => tracing::debug!(operation, inode, "{err}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const ASKED: Asked =
+        Asked { operation: "test", inode: 1, tid: 0, patience: Patience::UntilKilled };
+
+    /// Runs an operation as a reader thread would, outside of the runtime.
+    async fn run<F>(operation: F) -> (std::thread::ThreadId, FsResult<u32>)
+    where
+        F: Future<Output = FsResult<u32>> + Send + 'static,
+    {
+        let (reply, answered) = oneshot::channel();
+        let runtime = Handle::current();
+        std::thread::spawn(move || {
+            answer(&runtime, ASKED, reply, operation, |reply, result| {
+                let _ = reply.send((std::thread::current().id(), result));
+            });
+            std::thread::current().id()
+        })
+        .join()
+        .unwrap();
+        answered.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_is_answered_on_the_reader() {
+        let (thread, result) = run(async { Ok(1) }).await;
+        assert_eq!(result.unwrap(), 1);
+        assert_ne!(thread, std::thread::current().id());
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_answered_by_a_task() {
+        let waits = async {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            Ok(2)
+        };
+        assert_eq!(run(waits).await.1.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_to_its_caller_only() {
+        let at_once = async { panic!("on purpose") };
+        assert_eq!(run(at_once).await.1.unwrap_err().code(), ErrorCode::Io);
+        let later = async {
+            tokio::task::yield_now().await;
+            panic!("on purpose")
+        };
+        assert_eq!(run(later).await.1.unwrap_err().code(), ErrorCode::Io);
+    }
+}

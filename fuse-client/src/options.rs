@@ -1,0 +1,474 @@
+//! What the user says: the source, the options after `-o`, and the configuration file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ozone_types::{BucketName, VolumeName};
+use serde::Deserialize;
+
+/// metad's port where an address has none.
+pub const METAD_PORT: u16 = 9862;
+/// Where servers are looked up when neither source nor options name them.
+pub const CONFIG_FILE: &str = "/etc/ozone/ozone.toml";
+/// The ceiling of the mount process, in bytes.
+pub const DEFAULT_MEMORY: u64 = 512 << 20;
+/// Below this a mount could not hold its own buffers.
+pub const SMALLEST_MEMORY: u64 = 128 << 20;
+/// How long a mount waits for servers before it gives up.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A mistake in what the user said; the text is for them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+fn wrong<T>(what: impl Into<String>) -> Result<T, UsageError> {
+    Err(UsageError(what.into()))
+}
+
+/// `[host[:port][,host[:port]…]:]/volume/bucket[/directory…]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// `host:port`; empty where the source names no servers.
+    pub metad: Vec<String>,
+    pub volume: String,
+    pub bucket: String,
+    /// Without slashes at its ends; empty for the bucket itself.
+    pub subdirectory: String,
+}
+
+impl Source {
+    pub fn parse(text: &str) -> Result<Source, UsageError> {
+        let form = "expected [host[:port][,host…]:]/volume/bucket[/directory]";
+        let (servers, path) = match text.strip_prefix('/') {
+            Some(path) => ("", path),
+            None => match text.split_once(":/") {
+                Some((servers, path)) if !servers.is_empty() => (servers, path),
+                _ => return wrong(format!("'{text}' is no source: {form}")),
+            },
+        };
+        let metad = match servers {
+            "" => Vec::new(),
+            servers => servers.split(',').map(server).collect::<Result<_, _>>()?,
+        };
+        let mut parts = path.split('/').filter(|part| !part.is_empty());
+        let (Some(volume), Some(bucket)) = (parts.next(), parts.next()) else {
+            return wrong(format!("'{text}' names no volume and bucket: {form}"));
+        };
+        VolumeName::new(volume).map_err(|err| UsageError(err.detail().to_owned()))?;
+        BucketName::new(bucket).map_err(|err| UsageError(err.detail().to_owned()))?;
+        let directories: Vec<&str> = parts.collect();
+        if directories.iter().any(|&part| part == "." || part == "..") {
+            return wrong(format!("'{text}': '.' and '..' are not allowed in a source"));
+        }
+        Ok(Source {
+            metad,
+            volume: volume.to_owned(),
+            bucket: bucket.to_owned(),
+            subdirectory: directories.join("/"),
+        })
+    }
+}
+
+/// One address of metad, with its port filled in: `host`, `host:port`, `[v6]`, `[v6]:port`.
+pub fn server(text: &str) -> Result<String, UsageError> {
+    let text = text.trim();
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((v6, rest)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => {
+                (format!("[{v6}]"), rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+            }
+            _ => return wrong(format!("'{text}' is no address")),
+        },
+        None => match text.split_once(':') {
+            Some((host, port)) => (host.to_owned(), (!port.is_empty()).then_some(port)),
+            None => (text.to_owned(), Some("")),
+        },
+    };
+    let port = match port {
+        Some("") => METAD_PORT,
+        Some(port) => match port.parse() {
+            Ok(port) if port != 0 => port,
+            _ => return wrong(format!("'{text}': '{port}' is no port")),
+        },
+        None => return wrong(format!("'{text}' is no host:port")),
+    };
+    let sane = |b: u8| b.is_ascii_alphanumeric() || b"-._[]:%".contains(&b);
+    if host.is_empty() || !host.bytes().all(sane) {
+        return wrong(format!("'{text}' is no host name"));
+    }
+    Ok(format!("{host}:{port}"))
+}
+
+/// A number of bytes: `536870912`, `512M`, `1G`, `512MiB`.
+pub fn size(text: &str) -> Result<u64, UsageError> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return wrong(format!("'{text}' is no size: write 512M or 1G")),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| UsageError(format!("'{text}' is no size: write 512M or 1G")))
+}
+
+/// Flags that the kernel enforces by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelFlags {
+    pub read_only: bool,
+    pub nosuid: bool,
+    pub nodev: bool,
+    pub noexec: bool,
+    pub noatime: bool,
+    pub sync: bool,
+    pub dirsync: bool,
+}
+
+/// What `-o` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub flags: KernelFlags,
+    /// The kernel flags that were named, for a remount: what is not named stays.
+    pub named: Vec<Flag>,
+    pub remount: bool,
+    pub allow_other: Option<bool>,
+    pub metad: Vec<String>,
+    pub memory: Option<u64>,
+    pub connect_timeout: Option<Duration>,
+    pub readers: Option<usize>,
+    pub log: Option<PathBuf>,
+    pub log_level: Option<String>,
+    pub config: Option<PathBuf>,
+}
+
+/// One kernel flag, switched on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    ReadOnly(bool),
+    NoSuid(bool),
+    NoDev(bool),
+    NoExec(bool),
+    NoAtime(bool),
+    Sync(bool),
+    DirSync(bool),
+}
+
+impl Flag {
+    fn from_name(name: &str) -> Option<Flag> {
+        Some(match name {
+            "ro" => Flag::ReadOnly(true),
+            "rw" => Flag::ReadOnly(false),
+            "nosuid" => Flag::NoSuid(true),
+            "suid" => Flag::NoSuid(false),
+            "nodev" => Flag::NoDev(true),
+            "dev" => Flag::NoDev(false),
+            "noexec" => Flag::NoExec(true),
+            "exec" => Flag::NoExec(false),
+            "noatime" => Flag::NoAtime(true),
+            "atime" => Flag::NoAtime(false),
+            "sync" => Flag::Sync(true),
+            "async" => Flag::Sync(false),
+            "dirsync" => Flag::DirSync(true),
+            _ => return None,
+        })
+    }
+
+    pub fn apply(self, flags: &mut KernelFlags) {
+        match self {
+            Flag::ReadOnly(on) => flags.read_only = on,
+            Flag::NoSuid(on) => flags.nosuid = on,
+            Flag::NoDev(on) => flags.nodev = on,
+            Flag::NoExec(on) => flags.noexec = on,
+            Flag::NoAtime(on) => flags.noatime = on,
+            Flag::Sync(on) => flags.sync = on,
+            Flag::DirSync(on) => flags.dirsync = on,
+        }
+    }
+}
+
+/// Options without effect here: about when and by whom to mount (fstab), about access times (which
+/// the servers keep), and what mount(8) copies out of /proc/mounts for a remount.
+const ACCEPTED: &[&str] = &[
+    "defaults",
+    "auto",
+    "noauto",
+    "nofail",
+    "_netdev",
+    "user",
+    "nouser",
+    "users",
+    "nousers",
+    "owner",
+    "noowner",
+    "group",
+    "nogroup",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "diratime",
+    "nodiratime",
+    "lazytime",
+    "nolazytime",
+    "iversion",
+    "noiversion",
+    "mand",
+    "nomand",
+    "silent",
+    "loud",
+    "default_permissions",
+    "nonempty",
+    "symfollow",
+];
+/// The same, for options with a value.
+const ACCEPTED_VALUES: &[&str] = &[
+    "user", "uhelper", "helper", "comment", "fsname", "user_id", "group_id", "rootmode", "max_read",
+];
+
+impl Options {
+    /// Reads a comma-separated list. With `sloppy` (mount -s) unknown options are passed over.
+    pub fn parse(list: &str, sloppy: bool) -> Result<Options, UsageError> {
+        let mut options = Options::default();
+        for word in list.split(',').filter(|word| !word.is_empty()) {
+            let known = match word.split_once('=') {
+                Some((key, value)) => options.set_value(key, value)?,
+                None => options.set_word(word),
+            };
+            if !known && !sloppy {
+                return wrong(format!("unknown option '{word}'"));
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether the word is known.
+    fn set_word(&mut self, word: &str) -> bool {
+        if let Some(flag) = Flag::from_name(word) {
+            flag.apply(&mut self.flags);
+            self.named.push(flag);
+            return true;
+        }
+        match word {
+            "remount" => self.remount = true,
+            "allow_other" => self.allow_other = Some(true),
+            "noallow_other" => self.allow_other = Some(false),
+            // fstab's ways to let users mount imply these, unless a later option says otherwise.
+            "user" | "users" | "owner" | "group" => {
+                for flag in [Flag::NoSuid(true), Flag::NoDev(true)] {
+                    flag.apply(&mut self.flags);
+                }
+                if word.starts_with("user") {
+                    self.flags.noexec = true;
+                }
+            }
+            _ => {
+                return ACCEPTED.contains(&word)
+                    || word.starts_with("x-")
+                    || word.starts_with("X-");
+            }
+        }
+        true
+    }
+
+    fn set_value(&mut self, key: &str, value: &str) -> Result<bool, UsageError> {
+        match key {
+            "metad" => self.metad = value.split('+').map(server).collect::<Result<_, _>>()?,
+            "memory" => self.memory = Some(memory(value)?),
+            "connect_timeout" => match value.parse() {
+                Ok(secs) if secs > 0 => self.connect_timeout = Some(Duration::from_secs(secs)),
+                _ => return wrong(format!("connect_timeout='{value}' is no number of seconds")),
+            },
+            "readers" => match value.parse() {
+                Ok(readers @ 1..=64) => self.readers = Some(readers),
+                _ => return wrong(format!("readers='{value}' is not between 1 and 64")),
+            },
+            "log" => self.log = Some(absolute("log", value)?),
+            "log_level" => self.log_level = Some(value.to_owned()),
+            "config" => self.config = Some(absolute("config", value)?),
+            "subtype" if value == "ozone" => {}
+            _ => {
+                let accepted = ACCEPTED_VALUES.contains(&key);
+                return Ok(accepted || key.starts_with("x-") || key.starts_with("X-"));
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The helper changes its directory to `/`.
+fn absolute(key: &str, value: &str) -> Result<PathBuf, UsageError> {
+    match value.starts_with('/') {
+        true => Ok(PathBuf::from(value)),
+        false => wrong(format!("{key}='{value}' is no absolute path")),
+    }
+}
+
+/// A ceiling that a mount can live with.
+pub fn memory(text: &str) -> Result<u64, UsageError> {
+    match size(text)? {
+        bytes if bytes < SMALLEST_MEMORY => {
+            wrong(format!("memory '{text}' is less than {}M", SMALLEST_MEMORY >> 20))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+/// The client's part of the configuration file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ConfigFile {
+    /// Addresses of metad, `host[:port]`.
+    metad: Vec<String>,
+}
+
+/// The addresses in a configuration file; none if there is no such file. Errors: a file that cannot be
+/// read or understood.
+pub fn servers_from_file(path: &Path) -> Result<Vec<String>, UsageError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(err) => return wrong(format!("cannot read {}: {err}", path.display())),
+    };
+    let file: ConfigFile =
+        toml::from_str(&text).map_err(|err| UsageError(format!("{}: {err}", path.display())))?;
+    file.metad.iter().map(|address| server(address)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(metad: &[&str], subdirectory: &str) -> Source {
+        Source {
+            metad: metad.iter().map(|&s| s.to_owned()).collect(),
+            volume: "vol1".to_owned(),
+            bucket: "bucket1".to_owned(),
+            subdirectory: subdirectory.to_owned(),
+        }
+    }
+
+    #[test]
+    fn sources() {
+        for (text, expected) in [
+            ("/vol1/bucket1", source(&[], "")),
+            ("/vol1/bucket1/", source(&[], "")),
+            ("/vol1/bucket1/sub/dir", source(&[], "sub/dir")),
+            ("/vol1/bucket1//sub//dir/", source(&[], "sub/dir")),
+            ("localhost:/vol1/bucket1", source(&["localhost:9862"], "")),
+            ("m1:1234:/vol1/bucket1/a", source(&["m1:1234"], "a")),
+            ("m1,m2:77,10.0.0.1:/vol1/bucket1", source(&["m1:9862", "m2:77", "10.0.0.1:9862"], "")),
+            ("[::1]:/vol1/bucket1", source(&["[::1]:9862"], "")),
+            ("[fe80::1]:5,m2:/vol1/bucket1", source(&["[fe80::1]:5", "m2:9862"], "")),
+        ] {
+            assert_eq!(Source::parse(text).as_ref(), Ok(&expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_sources_say_what_is_wrong() {
+        for (text, part) in [
+            ("", "is no source"),
+            ("vol1/bucket1", "is no source"),
+            (":/vol1/bucket1", "is no source"),
+            ("host:vol1/bucket1", "is no source"),
+            ("/", "names no volume and bucket"),
+            ("/vol1", "names no volume and bucket"),
+            ("m1:/vol1", "names no volume and bucket"),
+            ("/Vol1/bucket1", "volume name 'Vol1'"),
+            ("/vol1/b", "bucket name 'b'"),
+            ("/vol1/bucket1/../x", "'..'"),
+            ("m1:0:/vol1/bucket1", "is no port"),
+            ("m1:x:/vol1/bucket1", "is no port"),
+            ("m1,,m2:/vol1/bucket1", "is no host name"),
+            ("m 1:/vol1/bucket1", "is no host name"),
+            ("[::x]:/vol1/bucket1", "is no address"),
+        ] {
+            let err = Source::parse(text).unwrap_err().to_string();
+            assert!(err.contains(part), "{text}: {err}");
+        }
+    }
+
+    #[test]
+    fn the_usual_options_are_accepted() {
+        let list = "rw,noatime,relatime,nosuid,nodev,noexec,_netdev,nofail,x-systemd.automount,\
+                    x-systemd.requires=net.target,allow_other,default_permissions,strictatime,\
+                    nodiratime,lazytime,defaults,auto,comment=x,X-mount.mkdir,user_id=0,group_id=0";
+        let options = Options::parse(list, false).unwrap();
+        assert_eq!(options.allow_other, Some(true));
+        let flags = KernelFlags {
+            nosuid: true,
+            nodev: true,
+            noexec: true,
+            noatime: true,
+            ..KernelFlags::default()
+        };
+        assert_eq!(options.flags, flags);
+        assert!(!options.remount);
+    }
+
+    #[test]
+    fn the_last_of_two_wins() {
+        let options = Options::parse("ro,rw,nosuid,suid,user,exec", false).unwrap();
+        let flags = KernelFlags { nosuid: true, nodev: true, ..KernelFlags::default() };
+        assert_eq!(options.flags, flags);
+        let remount = Options::parse("remount,ro", false).unwrap();
+        assert!(remount.remount);
+        assert_eq!(remount.named, [Flag::ReadOnly(true)]);
+    }
+
+    #[test]
+    fn our_own_options() {
+        let list = "metad=a:1+b,memory=1G,connect_timeout=5,readers=3,log=/tmp/l,log_level=debug,\
+                    config=/etc/x.toml";
+        let options = Options::parse(list, false).unwrap();
+        assert_eq!(options.metad, ["a:1", "b:9862"]);
+        assert_eq!(options.memory, Some(1 << 30));
+        assert_eq!(options.connect_timeout, Some(Duration::from_secs(5)));
+        assert_eq!(options.readers, Some(3));
+        assert_eq!(options.log, Some(PathBuf::from("/tmp/l")));
+        assert_eq!(options.config, Some(PathBuf::from("/etc/x.toml")));
+    }
+
+    #[test]
+    fn wrong_options() {
+        for (list, part) in [
+            ("frobnicate", "unknown option 'frobnicate'"),
+            ("rw,quota=1", "unknown option 'quota=1'"),
+            ("subtype=other", "unknown option 'subtype=other'"),
+            ("memory=lots", "is no size"),
+            ("memory=1M", "is less than 128M"),
+            ("connect_timeout=0", "no number of seconds"),
+            ("readers=0", "not between"),
+            ("metad=a:b", "is no port"),
+            ("log=here", "no absolute path"),
+        ] {
+            let err = Options::parse(list, false).unwrap_err().to_string();
+            assert!(err.contains(part), "{list}: {err}");
+        }
+        assert!(Options::parse("frobnicate,ro", true).unwrap().flags.read_only, "sloppy");
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("4096", 4096), ("4k", 4096), ("512M", 512 << 20), ("2GiB", 2 << 30)]
+        {
+            assert_eq!(size(text), Ok(bytes));
+        }
+        for text in ["", "M", "1T", "-1", "99999999999G", "1.5G"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn configuration_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ozone.toml");
+        assert_eq!(servers_from_file(&path), Ok(Vec::new()), "no file, no servers");
+        std::fs::write(&path, "metad = [\"m1\", \"m2:5\"]\n").unwrap();
+        assert_eq!(servers_from_file(&path).unwrap(), ["m1:9862", "m2:5"]);
+        std::fs::write(&path, "metadata = []\n").unwrap();
+        assert!(servers_from_file(&path).unwrap_err().0.contains("metadata"));
+    }
+}

@@ -1,0 +1,243 @@
+//! What a mount needs of the thing it mounts: the client of a cluster, or a fake in tests.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ozone_client::{
+    Client, DirPage, Kernel, NewNode, OpenDir, OpenFile, OpenMode, RenameFlags, SetAttr, StatFs,
+};
+use ozone_types::{Attr, FileName, FsResult, InodeId};
+
+/// The operations of [`ozone_client::Client`], with their meaning and errors as described there.
+/// Every future may be dropped at any point.
+pub trait Backend: Send + Sync + 'static {
+    type File: OpenedFile;
+    type Dir: Send + Sync + 'static;
+
+    fn root(&self) -> InodeId;
+    fn lookup(&self, parent: InodeId, name: &FileName) -> impl Answer<Attr>;
+    fn getattr(&self, inode: InodeId) -> impl Answer<Attr>;
+    fn setattr(&self, inode: InodeId, set: SetAttr) -> impl Answer<Attr>;
+    fn readlink(&self, inode: InodeId) -> impl Answer<Vec<u8>>;
+    fn readdir(&self, inode: InodeId, cookie: u64, max: u32, attrs: bool) -> impl Answer<DirPage>;
+    fn create(&self, parent: InodeId, name: &FileName, node: NewNode) -> impl Answer<Attr>;
+    fn create_open(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        node: NewNode,
+    ) -> impl Answer<(Attr, Arc<Self::File>)>;
+    fn mkdir(&self, parent: InodeId, name: &FileName, node: NewNode) -> impl Answer<Attr>;
+    fn symlink(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        target: &[u8],
+        uid: u32,
+        gid: u32,
+    ) -> impl Answer<Attr>;
+    fn link(&self, inode: InodeId, parent: InodeId, name: &FileName) -> impl Answer<Attr>;
+    fn unlink(&self, parent: InodeId, name: &FileName) -> impl Answer<()>;
+    fn rmdir(&self, parent: InodeId, name: &FileName) -> impl Answer<()>;
+    fn rename(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        new_parent: InodeId,
+        new_name: &FileName,
+        flags: RenameFlags,
+    ) -> impl Answer<()>;
+    fn open(&self, inode: InodeId, mode: OpenMode) -> impl Answer<Arc<Self::File>>;
+    fn release(&self, file: Arc<Self::File>);
+    fn opendir(&self, inode: InodeId) -> impl Answer<Arc<Self::Dir>>;
+    fn releasedir(&self, dir: Arc<Self::Dir>);
+    fn read(&self, file: &Self::File, offset: u64, len: usize) -> impl Answer<Vec<Bytes>>;
+    fn write(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        data: Bytes,
+        kill_suid: bool,
+    ) -> impl Answer<usize>;
+    fn append(&self, file: &Self::File, data: Bytes, kill_suid: bool) -> impl Answer<u64>;
+    fn flush(&self, file: &Self::File) -> impl Answer<()>;
+    fn fsync(&self, file: &Self::File) -> impl Answer<()>;
+    fn fsync_dir(&self, inode: InodeId) -> impl Answer<()>;
+    fn statfs(&self) -> impl Answer<StatFs>;
+    /// Who is to be told when cached data become wrong.
+    fn set_kernel(&self, kernel: Arc<dyn Kernel>);
+    /// Stores everything that is dirty.
+    fn sync_all(&self) -> impl Answer<()>;
+    /// Stores everything and ends the session. Errors: data were lost, and no handle has told.
+    fn shutdown(&self) -> impl Answer<()>;
+}
+
+/// The future of a result.
+pub trait Answer<T>: Future<Output = FsResult<T>> + Send {}
+impl<T, F: Future<Output = FsResult<T>> + Send> Answer<T> for F {}
+
+/// An open file of a backend.
+pub trait OpenedFile: Send + Sync + 'static {
+    fn inode(&self) -> InodeId;
+    /// Whether the kernel may cache the file's data now.
+    fn cacheable(&self) -> bool;
+    /// Whether what the kernel has cached by earlier opens is still right.
+    fn keep_cache(&self) -> bool;
+}
+
+impl OpenedFile for OpenFile {
+    fn inode(&self) -> InodeId {
+        self.inode()
+    }
+
+    fn cacheable(&self) -> bool {
+        self.cacheable()
+    }
+
+    fn keep_cache(&self) -> bool {
+        self.keep_cache()
+    }
+}
+
+impl Backend for Client {
+    type File = OpenFile;
+    type Dir = OpenDir;
+
+    fn root(&self) -> InodeId {
+        self.root()
+    }
+
+    fn lookup(&self, parent: InodeId, name: &FileName) -> impl Answer<Attr> {
+        self.lookup(parent, name)
+    }
+
+    fn getattr(&self, inode: InodeId) -> impl Answer<Attr> {
+        self.getattr(inode)
+    }
+
+    fn setattr(&self, inode: InodeId, set: SetAttr) -> impl Answer<Attr> {
+        self.setattr(inode, set)
+    }
+
+    fn readlink(&self, inode: InodeId) -> impl Answer<Vec<u8>> {
+        self.readlink(inode)
+    }
+
+    fn readdir(&self, inode: InodeId, cookie: u64, max: u32, attrs: bool) -> impl Answer<DirPage> {
+        self.readdir(inode, cookie, max, attrs)
+    }
+
+    fn create(&self, parent: InodeId, name: &FileName, node: NewNode) -> impl Answer<Attr> {
+        self.create(parent, name, node)
+    }
+
+    fn create_open(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        node: NewNode,
+    ) -> impl Answer<(Attr, Arc<OpenFile>)> {
+        self.create_open(parent, name, node)
+    }
+
+    fn mkdir(&self, parent: InodeId, name: &FileName, node: NewNode) -> impl Answer<Attr> {
+        self.mkdir(parent, name, node)
+    }
+
+    fn symlink(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        target: &[u8],
+        uid: u32,
+        gid: u32,
+    ) -> impl Answer<Attr> {
+        self.symlink(parent, name, target, uid, gid)
+    }
+
+    fn link(&self, inode: InodeId, parent: InodeId, name: &FileName) -> impl Answer<Attr> {
+        self.link(inode, parent, name)
+    }
+
+    fn unlink(&self, parent: InodeId, name: &FileName) -> impl Answer<()> {
+        self.unlink(parent, name)
+    }
+
+    fn rmdir(&self, parent: InodeId, name: &FileName) -> impl Answer<()> {
+        self.rmdir(parent, name)
+    }
+
+    fn rename(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        new_parent: InodeId,
+        new_name: &FileName,
+        flags: RenameFlags,
+    ) -> impl Answer<()> {
+        self.rename(parent, name, new_parent, new_name, flags)
+    }
+
+    fn open(&self, inode: InodeId, mode: OpenMode) -> impl Answer<Arc<OpenFile>> {
+        self.open(inode, mode)
+    }
+
+    fn release(&self, file: Arc<OpenFile>) {
+        self.release(file);
+    }
+
+    fn opendir(&self, inode: InodeId) -> impl Answer<Arc<OpenDir>> {
+        self.opendir(inode)
+    }
+
+    fn releasedir(&self, dir: Arc<OpenDir>) {
+        self.releasedir(dir);
+    }
+
+    fn read(&self, file: &OpenFile, offset: u64, len: usize) -> impl Answer<Vec<Bytes>> {
+        self.read(file, offset, len)
+    }
+
+    fn write(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        data: Bytes,
+        kill_suid: bool,
+    ) -> impl Answer<usize> {
+        self.write(file, offset, data, kill_suid)
+    }
+
+    fn append(&self, file: &OpenFile, data: Bytes, kill_suid: bool) -> impl Answer<u64> {
+        self.append(file, data, kill_suid)
+    }
+
+    fn flush(&self, file: &OpenFile) -> impl Answer<()> {
+        self.flush(file)
+    }
+
+    fn fsync(&self, file: &OpenFile) -> impl Answer<()> {
+        self.fsync(file)
+    }
+
+    fn fsync_dir(&self, inode: InodeId) -> impl Answer<()> {
+        self.fsync_dir(inode)
+    }
+
+    fn statfs(&self) -> impl Answer<StatFs> {
+        self.statfs()
+    }
+
+    fn set_kernel(&self, kernel: Arc<dyn Kernel>) {
+        self.set_kernel(kernel);
+    }
+
+    fn sync_all(&self) -> impl Answer<()> {
+        self.sync_all()
+    }
+
+    fn shutdown(&self) -> impl Answer<()> {
+        self.shutdown()
+    }
+}

@@ -1,0 +1,490 @@
+//! Random work, compared step by step with the model of `testkit`: value, error and the attributes
+//! of every inode, and after every batch the tables are checked against each other.
+
+mod work;
+
+use std::collections::BTreeMap;
+
+use ozone_proto::metad::{
+    Link, Mkdir, ReleaseBlock, Rename, Rmdir, Setattr, Symlink, Unlink, Write,
+};
+use ozone_testkit::model;
+use ozone_testkit::model::{Model, ModelResult, NewNode, RenameMode, SetAttr};
+use ozone_types::{Attr as TypedAttr, FileKind, Timestamp};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::*;
+use crate::error::{OpError, OpResult};
+use crate::ops;
+use work::{Action, BAD_NAMES, NAMES, Pick, Step, action, name};
+
+/// The real tables and the model side by side.
+struct Pair {
+    bed: Bed,
+    model: Model,
+    /// Every inode that ever was.
+    known: Vec<InodeId>,
+    /// The bytes of each block, and the one that is written.
+    blocks: BTreeMap<BlockId, Vec<u8>>,
+    block: BlockId,
+    fill: u8,
+    before: BTreeMap<u64, Attr>,
+    /// What happened how often: steps by their name and outcome.
+    seen: BTreeMap<(&'static str, &'static str), u32>,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let mut bed = Bed::new();
+        let block = bed.allocate();
+        let model = Model::new(bed.root, Timestamp::new(0, 5), 0o755, 0, 0);
+        let known = vec![bed.root];
+        let blocks = BTreeMap::from([(block, Vec::new())]);
+        Pair {
+            bed,
+            model,
+            known,
+            blocks,
+            block,
+            fill: 0,
+            before: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    fn pick(&self, pick: Pick) -> InodeId {
+        match pick {
+            Pick::Any(n) => self.known[n as usize % self.known.len()],
+            Pick::Dir(n) => self.nth(n, |a| a.kind == FileKind::Directory && a.nlink > 0),
+            Pick::File(n) => self.nth(n, |a| a.kind == FileKind::Regular),
+        }
+    }
+
+    fn nth(&self, n: u8, wanted: impl Fn(&TypedAttr) -> bool) -> InodeId {
+        let found: Vec<InodeId> =
+            self.model.inodes().filter(|a| wanted(a)).map(|a| a.inode).collect();
+        if found.is_empty() { self.bed.root } else { found[n as usize % found.len()] }
+    }
+
+    /// A directory and a name in it, which may be there or not.
+    fn place(&self, (dir, n): (Pick, u8)) -> (InodeId, &'static [u8]) {
+        (self.pick(dir), name(n))
+    }
+
+    /// A directory and a name that is mostly there.
+    fn taken(&self, (dir, n): (Pick, u8)) -> (InodeId, &'static [u8]) {
+        let dir = self.pick(dir);
+        let there = self.model.readdir(dir).unwrap_or_default();
+        let known = (n < 180 && !there.is_empty())
+            .then(|| &there[n as usize % there.len()])
+            .and_then(|entry| NAMES.into_iter().find(|&known| known == entry.name));
+        (dir, known.unwrap_or(name(n)))
+    }
+
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::Batch { steps, repeat } => self.batch(steps, *repeat),
+            Action::Purge { max_rows } => self.purge(*max_rows),
+            Action::Checkpoint => self.bed.store.checkpoint_now().unwrap(),
+            Action::NewBlock => {
+                let length = self.blocks[&self.block].len() as u64;
+                let block = Some(self.block.into());
+                self.bed.commit_one(Op::ReleaseBlock(ReleaseBlock { block, length })).unwrap();
+                self.block = self.bed.allocate();
+                self.blocks.insert(self.block, Vec::new());
+            }
+        }
+        self.compare();
+    }
+
+    fn batch(&mut self, steps: &[Step], repeat: bool) {
+        let model_before = self.model.clone();
+        self.bed.clock += 1;
+        let now = Timestamp::new(self.bed.clock, 5);
+        let (mut ops, mut results) = (Vec::new(), Vec::new());
+        for step in steps {
+            let (op, result) = self.step(now, step);
+            ops.push(op);
+            let failed = result.is_err();
+            let outcome = result.as_ref().err().map_or("ok", |code| code.text());
+            *self.seen.entry((step.name(), outcome)).or_default() += 1;
+            results.push(result);
+            if failed {
+                break;
+            }
+        }
+        self.bed.clock -= 1; // batch() moves it
+        let batch = self.bed.batch(ops);
+        let bytes = self.bed.run_raw(Kind::Commit(batch.clone()));
+        if repeat {
+            let rows = self.bed.dump();
+            assert_eq!(self.bed.run_raw(Kind::Commit(batch)), bytes);
+            assert_eq!(self.bed.dump(), rows);
+        }
+        let Some(Reply::Commit(reply)) = log::CommandReply::decode(&bytes[..]).unwrap().reply
+        else {
+            panic!("no reply to a batch")
+        };
+        if let Some(Err(code)) = results.last() {
+            let refused = reply.refused.expect("the model refuses, the tables do not");
+            let answered = ErrorCode::from_wire(refused.code);
+            assert_eq!((refused.entry as usize, answered), (results.len() - 1, Some(*code)));
+            self.model = model_before;
+            return;
+        }
+        assert_eq!(reply.refused, None, "the tables refuse, the model does not");
+        for (entry, result) in reply.entries.into_iter().zip(results) {
+            let attr = entry.attr.unwrap();
+            assert_same(&attr, &result.unwrap());
+            if !self.known.contains(&InodeId(attr.inode)) {
+                self.known.push(InodeId(attr.inode));
+            }
+        }
+    }
+
+    fn new_node(&mut self, mode: u32, uid: u32, gid: u32) -> NewNode {
+        let inode = InodeId(self.bed.next_inode());
+        NewNode { inode, mode, uid, gid, rdev: 0x0103 }
+    }
+
+    /// One change, done in the model and worded for the tables.
+    fn step(&mut self, now: Timestamp, step: &Step) -> (Op, ModelResult<TypedAttr>) {
+        match *step {
+            Step::Create { at, mode, uid, gid } => {
+                let (parent, name) = self.place(at);
+                let new = self.new_node(mode, uid, gid);
+                let op = Op::Create(Create {
+                    parent: parent.0,
+                    name: name.into(),
+                    inode: new.inode.0,
+                    mode,
+                    uid,
+                    gid,
+                    rdev: new.rdev,
+                    open: false,
+                });
+                (op, self.model.create(now, parent, name, new))
+            }
+            Step::Mkdir { at, mode, gid } => {
+                let (parent, name) = self.place(at);
+                let new = self.new_node(mode, 1, gid);
+                let inode = new.inode.0;
+                let op = Mkdir { parent: parent.0, name: name.into(), inode, mode, uid: 1, gid };
+                (Op::Mkdir(op), self.model.mkdir(now, parent, name, new))
+            }
+            Step::Symlink { at, length } => {
+                let (parent, name) = self.place(at);
+                let new = self.new_node(0o777, 1, 2);
+                let target = vec![b't'; length];
+                let result = self.model.symlink(now, parent, name, &target, new);
+                let (parent, name, inode) = (parent.0, name.into(), new.inode.0);
+                (Op::Symlink(Symlink { parent, name, inode, target, uid: 1, gid: 2 }), result)
+            }
+            Step::Link { inode, at } => {
+                let inode = self.pick(inode);
+                let (parent, name) = self.place(at);
+                let op = Link { inode: inode.0, parent: parent.0, name: name.into() };
+                (Op::Link(op), self.model.link(now, inode, parent, name))
+            }
+            Step::Unlink { at } => {
+                let (parent, name) = self.taken(at);
+                let op = Unlink { parent: parent.0, name: name.into() };
+                (Op::Unlink(op), self.model.unlink(now, parent, name))
+            }
+            Step::Rmdir { at } => {
+                let (parent, name) = self.taken(at);
+                let op = Rmdir { parent: parent.0, name: name.into() };
+                (Op::Rmdir(op), self.model.rmdir(now, parent, name))
+            }
+            Step::Rename { from, to, mode } => self.rename(now, from, to, mode),
+            Step::Setattr { inode, size, mode, owner, times } => {
+                self.setattr(now, self.pick(inode), size, mode, owner, times)
+            }
+            Step::Write { inode, ref runs, hole, kill, scatter } => {
+                self.write(now, self.pick(inode), runs, hole, kill, scatter)
+            }
+        }
+    }
+
+    fn rename(
+        &mut self,
+        now: Timestamp,
+        from: (Pick, u8),
+        to: (Pick, u8),
+        mode: u8,
+    ) -> (Op, ModelResult<TypedAttr>) {
+        let from = self.taken(from);
+        let to = if mode.is_multiple_of(2) { self.place(to) } else { self.taken(to) };
+        let mode = match mode {
+            0 => RenameMode::NoReplace,
+            1 | 2 => RenameMode::Exchange,
+            _ => RenameMode::Replace,
+        };
+        let op = Op::Rename(Rename {
+            parent: from.0.0,
+            name: from.1.into(),
+            new_parent: to.0.0,
+            new_name: to.1.into(),
+            no_replace: mode == RenameMode::NoReplace,
+            exchange: mode == RenameMode::Exchange,
+        });
+        (op, self.model.rename(now, from, to, mode))
+    }
+
+    fn setattr(
+        &mut self,
+        now: Timestamp,
+        inode: InodeId,
+        size: Option<u64>,
+        mode: Option<u32>,
+        owner: Option<u32>,
+        times: u8,
+    ) -> (Op, ModelResult<TypedAttr>) {
+        let at = |bit: u8| (times & bit != 0).then(|| Timestamp::new(-i64::from(times), 7));
+        let set = SetAttr {
+            mode,
+            uid: owner,
+            gid: owner.filter(|&id| id != 1),
+            size,
+            atime: at(1),
+            mtime: at(2),
+            ctime: at(4),
+            kill_suid_sgid: times & 8 != 0,
+        };
+        let op = Op::Setattr(Setattr {
+            inode: inode.0,
+            mode,
+            uid: set.uid,
+            gid: set.gid,
+            size,
+            atime: set.atime.map(Into::into),
+            mtime: set.mtime.map(Into::into),
+            ctime: set.ctime.map(Into::into),
+            kill_suid_sgid: set.kill_suid_sgid,
+        });
+        (op, self.model.setattr(now, inode, &set))
+    }
+
+    fn write(
+        &mut self,
+        now: Timestamp,
+        inode: InodeId,
+        runs: &[(u64, u64)],
+        hole: u64,
+        kill: bool,
+        scatter: bool,
+    ) -> (Op, ModelResult<TypedAttr>) {
+        let mut write = model::Write { kill_suid_sgid: kill, ..Default::default() };
+        let mut extents = Vec::new();
+        for &(offset, length) in runs {
+            self.fill = self.fill.wrapping_add(1);
+            let bytes: Vec<u8> = (0..length).map(|n| (n as u8) ^ self.fill).collect();
+            let block = self.blocks.get_mut(&self.block).unwrap();
+            if scatter {
+                block.extend([0xee; 3]);
+            }
+            extents.push(extent(offset, length, self.block, block.len() as u64));
+            block.extend(&bytes);
+            write.size = write.size.max(offset + length + hole);
+            write.runs.push((offset, bytes));
+        }
+        if kill {
+            write.mtime = Some(Timestamp::new(now.secs - 10, 3));
+        }
+        let op = Op::Write(Write {
+            inode: inode.0,
+            extents,
+            size: write.size,
+            mtime: write.mtime.map(Into::into),
+            kill_suid_sgid: kill,
+        });
+        (op, self.model.write(now, inode, &write))
+    }
+
+    fn purge(&mut self, max_rows: u32) {
+        let keys = ops::orphans(&self.bed.view(), None, 3).unwrap();
+        let key = |k: &tables::InodeKey| log::OrphanKey { bucket: k.bucket.0, inode: k.inode.0 };
+        let orphans: Vec<log::OrphanKey> = keys.iter().map(key).collect();
+        loop {
+            let op = log::PurgeOrphans { orphans: orphans.clone(), max_rows };
+            let Reply::Purge(progress) = self.bed.run(Kind::PurgeOrphans(op)) else {
+                panic!("not a purge's reply")
+            };
+            self.bed.assert_sound();
+            if !progress.more {
+                break;
+            }
+        }
+        for key in keys {
+            assert!(self.model.purge(key.inode), "an orphan that the model does not know");
+        }
+    }
+
+    fn compare(&mut self) {
+        self.bed.assert_sound();
+        let view = self.bed.view();
+        let bucket = self.bed.bucket;
+        let mut now = BTreeMap::new();
+        for &inode in &self.known {
+            let real = ops::getattr(&view, bucket, inode);
+            match self.model.getattr(inode) {
+                Ok(expected) => {
+                    let attr = real.unwrap();
+                    assert_same(&attr, &expected);
+                    assert_version(self.before.get(&inode.0), &attr);
+                    now.insert(inode.0, attr);
+                }
+                Err(code) => assert_eq!(refusal(real), Some(code)),
+            }
+            compare_content(&view, bucket, inode, &self.model, &self.blocks);
+        }
+        let usage = tables::BUCKET_USAGE.need(&view, &bucket).unwrap();
+        assert_eq!(usage.names, self.model.names());
+        assert_eq!(usage.inodes, self.model.inodes().count() as u64);
+        drop(view);
+        self.before = now;
+    }
+}
+
+fn refusal<T>(result: OpResult<T>) -> Option<ErrorCode> {
+    match result {
+        Ok(_) => None,
+        Err(OpError::Refused(err)) => Some(err.code()),
+        Err(OpError::Fatal(err)) => panic!("{err}"),
+    }
+}
+
+/// The same but for the version, which only has to grow.
+fn assert_same(real: &Attr, model: &TypedAttr) {
+    let mut real = TypedAttr::try_from(*real).unwrap();
+    real.version = model.version;
+    assert_eq!(&real, model);
+}
+
+/// What changed has a greater version.
+fn assert_version(before: Option<&Attr>, now: &Attr) {
+    let Some(before) = before else { return };
+    let same = Attr { version: before.version, ..*now } == *before;
+    let grown = now.version > before.version;
+    assert!(grown || (same && now.version == before.version), "{before:?} {now:?}");
+}
+
+fn compare_content(
+    view: &View<'_>,
+    bucket: BucketId,
+    inode: InodeId,
+    model: &Model,
+    blocks: &BTreeMap<BlockId, Vec<u8>>,
+) {
+    match model.readlink(inode) {
+        Ok(target) => assert_eq!(ops::readlink(view, bucket, inode).unwrap(), target),
+        Err(code) => assert_eq!(refusal(ops::readlink(view, bucket, inode)), Some(code)),
+    }
+    match model.readdir(inode) {
+        Ok(_) => compare_listing(view, bucket, inode, model),
+        Err(code) => {
+            assert_eq!(refusal(ops::readdir(view, bucket, inode, 0, 0, false)), Some(code));
+        }
+    }
+    let huge = model.getattr(inode).is_ok_and(|attr| attr.size > 1 << 20);
+    match if huge { Ok(Vec::new()) } else { model.read(inode) } {
+        Ok(expected) => {
+            let mut data = vec![0; expected.len()];
+            let mut at = 0;
+            loop {
+                let page = ops::extents(view, bucket, inode, at, 2).unwrap();
+                for e in &page.extents {
+                    let block = &blocks[&e.block_id().unwrap()];
+                    let bytes = &block[e.block_offset as usize..][..e.length as usize];
+                    if !huge {
+                        data[e.offset as usize..][..bytes.len()].copy_from_slice(bytes);
+                    }
+                    at = e.offset + e.length;
+                }
+                if page.end {
+                    break;
+                }
+            }
+            assert!(data == expected, "the bytes of {inode:?} differ");
+        }
+        Err(code) => assert_eq!(refusal(ops::extents(view, bucket, inode, 0, 0)), Some(code)),
+    }
+}
+
+fn compare_listing(view: &View<'_>, bucket: BucketId, inode: InodeId, model: &Model) {
+    let mut listed = model.readdir(inode).unwrap().into_iter();
+    let mut cookie = 0;
+    loop {
+        let page = ops::readdir(view, bucket, inode, cookie, 2, true).unwrap();
+        assert_eq!(page.parent, model.parent(inode).unwrap().0);
+        for entry in page.entries {
+            let expected = listed.next().expect("a name that the model does not have");
+            assert_eq!((entry.inode, entry.kind), (expected.inode.0, expected.kind.raw()));
+            assert_eq!(entry.name, expected.name);
+            assert!(entry.cookie > cookie);
+            cookie = entry.cookie;
+            let attr = entry.attr.unwrap();
+            assert_same(&attr, &model.getattr(expected.inode).unwrap());
+            assert_eq!(ops::lookup(view, bucket, inode, &entry.name).unwrap(), attr);
+        }
+        if page.end {
+            break;
+        }
+    }
+    assert_eq!(listed.next(), None);
+    for name in BAD_NAMES.into_iter().chain([&b"none"[..]]) {
+        let expected = model.lookup(inode, name).unwrap_err();
+        assert_eq!(refusal(ops::lookup(view, bucket, inode, name)), Some(expected));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 4096, ..Default::default() })]
+
+    #[test]
+    fn the_tables_do_what_the_model_does(actions in prop::collection::vec(action(), 1..80)) {
+        let mut pair = Pair::new();
+        for action in &actions {
+            pair.act(action);
+        }
+        pair.bed.assert_deterministic();
+    }
+}
+
+/// The random work reaches what it is there for: each of these outcomes is seen in a fixed run.
+#[test]
+fn the_random_work_is_worth_its_time() {
+    let mut runner = TestRunner::deterministic();
+    let work = prop::collection::vec(action(), 80);
+    let mut seen = BTreeMap::new();
+    for _ in 0..60 {
+        let mut pair = Pair::new();
+        for action in work.new_tree(&mut runner).unwrap().current() {
+            pair.act(&action);
+        }
+        for (outcome, count) in pair.seen {
+            *seen.entry(outcome).or_insert(0) += count;
+        }
+    }
+    for (name, outcomes) in [
+        ("create", &["ok", "ALREADY_EXISTS", "NOT_A_DIRECTORY", "OPERATION_NOT_PERMITTED"][..]),
+        ("mkdir", &["ok", "ALREADY_EXISTS", "STALE_INODE", "NAME_TOO_LONG"]),
+        ("symlink", &["ok", "NAME_TOO_LONG", "NOT_FOUND"]),
+        ("link", &["ok", "NOT_FOUND", "OPERATION_NOT_PERMITTED"]),
+        ("unlink", &["ok", "NOT_FOUND", "IS_A_DIRECTORY"]),
+        ("rmdir", &["ok", "DIRECTORY_NOT_EMPTY", "NOT_A_DIRECTORY"]),
+        ("rename", &["ok", "DIRECTORY_NOT_EMPTY", "IS_A_DIRECTORY", "NOT_A_DIRECTORY"]),
+        ("rename", &["INVALID_REQUEST", "NOT_FOUND"]),
+        ("rename exchange", &["ok", "INVALID_REQUEST", "NOT_FOUND"]),
+        ("rename noreplace", &["ok", "ALREADY_EXISTS"]),
+        ("setattr", &["ok", "NOT_SUPPORTED_OPERATION"]),
+        ("truncate", &["ok", "IS_A_DIRECTORY", "FILE_TOO_BIG"]),
+        ("write", &["ok", "IS_A_DIRECTORY", "INVALID_REQUEST"]),
+    ] {
+        for outcome in outcomes {
+            assert!(seen.contains_key(&(name, *outcome)), "never: {name}, {outcome}");
+        }
+    }
+}

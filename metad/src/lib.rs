@@ -1,0 +1,32 @@
+//! The metadata daemon: volumes, buckets, names, inodes, extents, sessions and leases.
+//!
+//! ```text
+//!   service ─▶ sessions, leases, blocks (the leader's memory)      gc (the leader's workers)
+//!      │                    │                                          │
+//!      ├── reads ──▶ ops ──▶ tables ◀── apply ◀── Raft ◀── proposals ──┘
+//!      └── changes: one proposal ─────────────────────▲
+//! ```
+//!
+//! `daemon` starts and stops one metad; `node` is what its parts share; `leader` is what exists only
+//! while it leads.
+
+pub mod apply;
+mod blocks;
+pub mod check;
+mod config;
+mod daemon;
+mod detach;
+pub mod error;
+mod gc;
+mod identity;
+mod leader;
+mod leases;
+mod metrics;
+mod node;
+pub mod ops;
+mod service;
+mod sessions;
+pub mod tables;
+
+pub use config::{Config, PeerConfig};
+pub use daemon::{Metad, StartError, start};

@@ -1,0 +1,127 @@
+//! The names of everything that metad counts, and how it is counted.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ozone_types::FsError;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::node::Node;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MethodLabel {
+    method: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ErrorLabel {
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WorkerLabel {
+    pub worker: &'static str,
+}
+
+/// Counters of one metad. They live as long as it does, across terms.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    seconds: Family<MethodLabel, Histogram>,
+    errors: Family<ErrorLabel, Counter>,
+    pub entries: Counter,
+    pub lease_waits: Counter,
+    pub recalls_flush: Counter,
+    pub recalls_revoke: Counter,
+    pub sessions_ended: Counter,
+    pub blocks_sealed: Counter,
+    pub work_done: Family<WorkerLabel, Counter>,
+    pub work_failed: Family<WorkerLabel, Counter>,
+}
+
+fn latency() -> Histogram {
+    // 20 µs to 10 s.
+    Histogram::new(exponential_buckets(20e-6, 2.0, 20))
+}
+
+impl Metrics {
+    /// All counters at zero, registered under their names.
+    pub fn register(registry: &mut Registry) -> Arc<Metrics> {
+        let metrics = Metrics {
+            seconds: Family::new_with_constructor(latency),
+            errors: Family::default(),
+            entries: Counter::default(),
+            lease_waits: Counter::default(),
+            recalls_flush: Counter::default(),
+            recalls_revoke: Counter::default(),
+            sessions_ended: Counter::default(),
+            blocks_sealed: Counter::default(),
+            work_done: Family::default(),
+            work_failed: Family::default(),
+        };
+        let m = &metrics;
+        let r = registry.sub_registry_with_prefix("ozone_metad");
+        r.register("request_seconds", "Time to answer a request", m.seconds.clone());
+        r.register("errors", "Requests answered with an error", m.errors.clone());
+        r.register("entries", "Changes committed for clients", m.entries.clone());
+        r.register("lease_waits", "Requests that waited for a recall", m.lease_waits.clone());
+        r.register("recalls_flush", "Recalls asking to commit", m.recalls_flush.clone());
+        r.register("recalls_revoke", "Recalls of leases", m.recalls_revoke.clone());
+        r.register("sessions_ended", "Sessions that have ended", m.sessions_ended.clone());
+        r.register("blocks_sealed", "Blocks sealed by promises", m.blocks_sealed.clone());
+        r.register("work_done", "Things done by a background worker", m.work_done.clone());
+        r.register("work_failed", "Steps of a worker that failed", m.work_failed.clone());
+        Arc::new(metrics)
+    }
+
+    /// A request has been answered.
+    pub fn answered(&self, method: &'static str, took: Duration, error: Option<&FsError>) {
+        self.seconds.get_or_create(&MethodLabel { method }).observe(took.as_secs_f64());
+        if let Some(err) = error {
+            self.errors.get_or_create(&ErrorLabel { method, code: err.code().text() }).inc();
+        }
+    }
+}
+
+/// What is read off the node when somebody asks for the metrics.
+#[derive(Debug)]
+pub struct Gauges(pub Weak<Node>);
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(node) = self.0.upgrade() else { return Ok(()) };
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let name = format!("ozone_metad_{name}");
+            gauge.encode(encoder.encode_descriptor(&name, help, None, gauge.metric_type())?)
+        };
+        let raft = node.group.status();
+        gauge("raft_term", "Raft term", raft.term)?;
+        gauge("raft_applied", "Index of the last entry applied", raft.applied)?;
+        gauge("raft_log_bytes", "Bytes of the Raft log", raft.log_bytes)?;
+        gauge("raft_log_syncs", "Syncs of the Raft log since the start", raft.log_syncs)?;
+        gauge("raft_checkpoint", "Index of the last checkpoint", raft.checkpoint)?;
+        gauge("overlay_bytes", "Changes that no checkpoint holds", raft.overlay_bytes)?;
+        let leader = node.leader().ok();
+        gauge("leader", "Whether this metad leads", leader.is_some().into())?;
+        if let Some(leader) = leader {
+            let (pins, recalls) = leader.leases.totals();
+            let sessions = leader.sessions.with(|t| t.count()) as u64;
+            gauge("sessions", "Sessions that live", sessions)?;
+            gauge(
+                "grace",
+                "Whether the sessions are still to claim",
+                leader.sessions.in_grace().into(),
+            )?;
+            gauge("pins", "Inodes held open, per session", pins)?;
+            gauge("recalls_outstanding", "Recalls not answered", recalls)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! create: a regular file, fifo, socket or device with its first name (open(O_CREAT), mknod).
+//!
+//! Rows: reads parent, name, inode; writes parent, name, order, inode. Errors in ext4's order:
+//! the parent (STALE, ENOTDIR, ENOENT when removed), the name, EEXIST, the mode.
+
+use ozone_proto::metad::{self, Attr};
+use ozone_types::{ErrorCode, FileKind, FileName, InodeId};
+
+use super::node::Node;
+use super::{Change, names};
+use crate::error::{OpResult, refuse};
+use crate::tables::InodeKey;
+
+pub fn create(cx: &mut Change<'_, '_>, op: &metad::Create) -> OpResult<Attr> {
+    let (mut parent, name) = free_name(cx, op.parent, &op.name)?;
+    let kind = match FileKind::from_mode(op.mode) {
+        Some(FileKind::Directory) => return refuse(ErrorCode::Perm, "mknod makes no directories"),
+        Some(FileKind::Symlink) | None => return refuse(ErrorCode::Invalid, "not a file's mode"),
+        Some(kind) => kind,
+    };
+    let mut node = Node::fresh(cx, op.inode, kind)?;
+    node.row.mode = op.mode & 0o7777;
+    if matches!(kind, FileKind::CharDevice | FileKind::BlockDevice) {
+        node.row.rdev = op.rdev;
+    }
+    node.own(&parent, op.uid, op.gid);
+    names::add(cx, &mut parent, &name, &node)?;
+    node.put(cx.txn);
+    parent.put(cx.txn);
+    Ok(node.attr())
+}
+
+/// The directory and the name in it that something new is to have.
+pub(super) fn free_name(
+    cx: &Change<'_, '_>,
+    parent: u64,
+    name: &[u8],
+) -> OpResult<(Node, FileName)> {
+    let parent = Node::directory(cx.txn, InodeKey::new(cx.bucket, InodeId(parent)))?;
+    let name = FileName::new(name)?;
+    if names::find(cx.txn, &parent, &name)?.is_some() {
+        return Err(ErrorCode::Exists.into());
+    }
+    Ok((parent, name))
+}

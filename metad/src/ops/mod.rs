@@ -1,0 +1,83 @@
+//! The namespace operations, one file each.
+//!
+//! Changes take a [`Change`] (a transaction, and what the batch has in common) and are called by
+//! `apply` only. Reads are pure functions over the tables; who may ask, leases and block tokens are
+//! the service's business.
+//!
+//! Rows that a batch of one entry reads and writes beside its own bookkeeping (session and dedup
+//! read, dedup written): 9 to 11 for an operation on one name. The bucket's usage, the counters and
+//! blocks' records count once per batch, however many entries touch them:
+//!
+//! | entry | reads | writes |
+//! |---|---|---|
+//! | create, mkdir, symlink | parent, name, counters, inode, usage | name, order, inode, parent, usage |
+//! | link | inode, parent, name, usage | name, order, inode, parent, usage |
+//! | unlink, rmdir | parent, name, inode, usage | name, order, inode, parent, usage, (orphan) |
+//! | rename | parents, names, inode | names, orders, inode, parents |
+//! | … of a directory elsewhere | and the way up | |
+//! | … over a name | and the victim, usage | and the victim, usage, (orphan) |
+//! | setattr | inode | inode |
+//! | write | inode, block, usage | inode, block, usage |
+//! | … per extent | a walk from there on, the one before | extent, reference, (the one before) |
+//! | … per extent replaced | | 2 to 4: its own two rows, those of what is left |
+//! | release_block | block | block, both indexes |
+
+mod blocks;
+mod bucket;
+mod change;
+mod create;
+mod extents;
+mod getattr;
+mod link;
+mod locate;
+mod lookup;
+pub(crate) mod map;
+mod mkdir;
+mod names;
+mod node;
+mod purge;
+mod readdir;
+mod readlink;
+mod release_block;
+mod rename;
+mod resolve;
+mod rmdir;
+mod session;
+mod setattr;
+mod statfs;
+mod symlink;
+mod topology;
+mod unlink;
+mod volume;
+mod work;
+mod write;
+
+pub use blocks::{allocate, deletions_logged, drop_blocks, replicas_sealed, seal};
+pub use bucket::{LAYOUT, create_bucket, delete_bucket, info_bucket, list_buckets};
+pub use change::Change;
+pub use create::create;
+pub use extents::extents;
+pub use getattr::getattr;
+pub use link::link;
+pub use locate::{locate, replicas};
+pub use lookup::lookup;
+pub use mkdir::mkdir;
+pub use purge::purge_orphans;
+pub use readdir::readdir;
+pub use readlink::readlink;
+pub use release_block::release_block;
+pub use rename::rename;
+pub use resolve::{bucket_replication, resolve_bucket};
+pub use rmdir::rmdir;
+pub use session::{end_session, open_session, reserve_inodes};
+pub use setattr::setattr;
+pub use statfs::{ClusterSpace, statfs};
+pub use symlink::symlink;
+pub use topology::update_topology;
+pub use unlink::unlink;
+pub use volume::{create_volume, delete_volume, info_volume, list_volumes};
+pub use work::{
+    COUNT_MAX, Counts, block, blockds, blocks_of_writer, containers, counts, deleted_blocks,
+    open_blocks_in, orphans, session, sessions, work,
+};
+pub use write::write;

@@ -1,0 +1,77 @@
+//! Purging orphans: inodes without names that no session has open go, in steps of bounded size.
+//!
+//! Rows: reads the orphan, the inode, its first extents and their blocks; writes as write does when
+//! it replaces, and deletes inode and orphan when no extent is left.
+
+use std::io;
+
+use ozone_proto::metad_log::{OrphanKey, PurgeOrphans, PurgeProgress};
+use ozone_raftkit::store::Txn;
+use ozone_types::{BucketId, InodeId, SessionId};
+
+use super::{Change, map};
+use crate::tables::{INODES, InodeKey, ORPHANS};
+
+/// Frees up to `max_rows` extents and inodes together, in the order given. Inodes that are no
+/// orphans (any more) are passed over. `more`: some of the given ones are left.
+pub fn purge_orphans(txn: &mut Txn<'_>, op: &PurgeOrphans) -> io::Result<PurgeProgress> {
+    let mut progress = PurgeProgress::default();
+    let mut budget = op.max_rows as usize;
+    for orphan in &op.orphans {
+        if budget == 0 {
+            progress.more = true;
+            break;
+        }
+        match purge_one(txn, orphan, budget)? {
+            Purged::Nothing => {}
+            Purged::Part => {
+                progress.more = true;
+                break;
+            }
+            Purged::All { rows } => {
+                progress.inodes_freed += 1;
+                budget -= rows;
+            }
+        }
+    }
+    Ok(progress)
+}
+
+enum Purged {
+    Nothing,
+    Part,
+    All { rows: usize },
+}
+
+/// `budget` is at least 1.
+fn purge_one(txn: &mut Txn<'_>, orphan: &OrphanKey, budget: usize) -> io::Result<Purged> {
+    let bucket = BucketId(orphan.bucket);
+    let key = InodeKey::new(bucket, InodeId(orphan.inode));
+    if !ORPHANS.has(txn, &key)? {
+        return Ok(Purged::Nothing);
+    }
+    let mut row = INODES.need(txn, &key)?;
+    if row.nlink != 0 {
+        return Err(INODES.corrupt(&key, "an orphan with names"));
+    }
+    let mut cx = Change::new(txn, SessionId(0), bucket);
+    let (runs, freed) = map::free_some(&mut cx, key, budget)?;
+    let left = row.allocated.checked_sub(freed);
+    row.allocated = left.ok_or_else(|| INODES.corrupt(&key, "more bytes go than are allocated"))?;
+    // Below 2^63: they were covered by extents of one file.
+    cx.count_bytes(-(freed as i64));
+    let purged = if runs < budget {
+        if row.allocated != 0 {
+            return Err(INODES.corrupt(&key, "bytes are allocated, but no extent is left"));
+        }
+        INODES.delete(cx.txn, &key);
+        ORPHANS.delete(cx.txn, &key);
+        cx.count_inodes(-1);
+        Purged::All { rows: runs + 1 }
+    } else {
+        INODES.put(cx.txn, &key, &row);
+        Purged::Part
+    };
+    cx.finish()?;
+    Ok(purged)
+}

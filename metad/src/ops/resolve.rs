@@ -1,0 +1,85 @@
+//! resolve: from the words of a mount to ids. Rows: reads the volume, the bucket, and two per
+//! component of the subdirectory.
+
+use ozone_proto::metad::ResolveBucketReply;
+use ozone_proto::metad_log::{BucketRecord, VolumeRecord};
+use ozone_raftkit::store::Read;
+use ozone_types::{BucketId, ErrorCode, FileName, FsError, InodeId, Replication, VolumeId};
+
+use super::names;
+use super::node::Node;
+use crate::error::OpResult;
+use crate::tables::{BUCKET_IDS, BUCKETS, BucketKey, InodeKey, VOLUMES, VolumeKey};
+
+/// Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND; for the subdirectory NOT_FOUND, NOT_A_DIRECTORY
+/// (also for a symlink: it would be the mounting host's to follow).
+pub fn resolve_bucket(
+    tables: &impl Read,
+    volume: &str,
+    bucket: &str,
+    subdirectory: &str,
+) -> OpResult<ResolveBucketReply> {
+    let record = bucket_by_name(tables, volume, bucket)?;
+    let id = BucketId(record.id);
+    let mut root = InodeId(record.root);
+    for name in subdirectory.split('/').filter(|name| !name.is_empty() && *name != ".") {
+        let parent = Node::directory(tables, InodeKey::new(id, root))?;
+        let found = names::find(tables, &parent, &FileName::new(name.as_bytes())?)?;
+        let found = found.ok_or_else(|| {
+            FsError::with(ErrorCode::NotFound, format!("no '{name}' of '{subdirectory}'"))
+        })?;
+        if !found.is_dir() {
+            let why = format!("'{name}' of '{subdirectory}' is not a directory");
+            return Err(FsError::with(ErrorCode::NotDir, why).into());
+        }
+        root = found.inode;
+    }
+    Ok(ResolveBucketReply {
+        cluster: Vec::new(), // the node knows it, the tables do not
+        bucket: record.id,
+        root: root.0,
+        replication: record.replication,
+        layout: record.layout,
+    })
+}
+
+/// The replication of a bucket's new blocks. Errors: BUCKET_NOT_FOUND.
+pub fn bucket_replication(tables: &impl Read, bucket: BucketId) -> OpResult<Replication> {
+    Ok(bucket_by_id(tables, bucket)?.1)
+}
+
+pub(super) fn volume_by_name(tables: &impl Read, name: &str) -> OpResult<VolumeRecord> {
+    let found = VOLUMES.get(tables, &VolumeKey(name.to_owned()))?;
+    found.ok_or_else(|| {
+        FsError::with(ErrorCode::VolumeNotFound, format!("there is no volume '{name}'")).into()
+    })
+}
+
+pub(super) fn bucket_by_name(
+    tables: &impl Read,
+    volume: &str,
+    bucket: &str,
+) -> OpResult<BucketRecord> {
+    let id = VolumeId(volume_by_name(tables, volume)?.id);
+    let found = BUCKETS.get(tables, &BucketKey { volume: id, name: bucket.to_owned() })?;
+    found.ok_or_else(|| {
+        let why = format!("there is no bucket '{bucket}' in volume '{volume}'");
+        FsError::with(ErrorCode::BucketNotFound, why).into()
+    })
+}
+
+pub(super) fn bucket_by_id(
+    tables: &impl Read,
+    bucket: BucketId,
+) -> OpResult<(BucketRecord, Replication)> {
+    let Some(place) = BUCKET_IDS.get(tables, &bucket)? else {
+        return Err(FsError::with(ErrorCode::BucketNotFound, format!("bucket {bucket}")).into());
+    };
+    let key = BucketKey { volume: VolumeId(place.volume), name: place.name };
+    let record = BUCKETS.need(tables, &key)?;
+    let replication = record.replication.as_ref().map(Replication::try_from);
+    match replication {
+        Some(Ok(replication)) => Ok((record, replication)),
+        Some(Err(_)) | None => Err(BUCKETS.corrupt(&key, "without a valid replication").into()),
+    }
+}

@@ -1,0 +1,28 @@
+//! rmdir. Rows: reads parent, name, inode; writes parent, name, order, inode, orphan.
+
+use ozone_proto::metad::{self, Attr};
+use ozone_types::{ErrorCode, FileName, InodeId};
+
+use super::node::Node;
+use super::{Change, names};
+use crate::error::OpResult;
+use crate::tables::InodeKey;
+
+/// Errors: the parent's, the name's, NOT_FOUND, NOT_A_DIRECTORY, DIRECTORY_NOT_EMPTY.
+pub fn rmdir(cx: &mut Change<'_, '_>, op: &metad::Rmdir) -> OpResult<Attr> {
+    let mut parent = Node::directory(cx.txn, InodeKey::new(cx.bucket, InodeId(op.parent)))?;
+    let name = FileName::new(&op.name)?;
+    let target = names::find(cx.txn, &parent, &name)?.ok_or(ErrorCode::NotFound)?;
+    if !target.is_dir() {
+        return Err(ErrorCode::NotDir.into());
+    }
+    let mut node = Node::named(cx.txn, InodeKey::new(cx.bucket, target.inode))?;
+    if node.row.entries != 0 {
+        return Err(ErrorCode::NotEmpty.into());
+    }
+    names::remove(cx, &mut parent, &name, &target)?;
+    node.unlinked(cx)?;
+    node.put(cx.txn);
+    parent.put(cx.txn);
+    Ok(node.attr())
+}

@@ -1,0 +1,71 @@
+//! setattr: chmod, chown, truncate, utimensat.
+//!
+//! Rows: reads and writes the inode; a smaller size also the extents that go, as write does.
+
+use ozone_proto::metad::{self, Attr};
+use ozone_types::limits::FILE_SIZE_MAX;
+use ozone_types::{ErrorCode, FileKind, InodeId, Timestamp};
+
+use super::node::Node;
+use super::write::{regular_file, resize_allocated};
+use super::{Change, map};
+use crate::error::{OpResult, refuse};
+use crate::tables::InodeKey;
+
+/// Errors: STALE_INODE; for a size IS_A_DIRECTORY, INVALID_REQUEST (no regular file), FILE_TOO_BIG;
+/// for a symlink's mode NOT_SUPPORTED_OPERATION.
+pub fn setattr(cx: &mut Change<'_, '_>, op: &metad::Setattr) -> OpResult<Attr> {
+    let mut node = match op.size {
+        Some(_) => regular_file(cx, op.inode)?,
+        None => Node::load(cx.txn, InodeKey::new(cx.bucket, InodeId(op.inode)))?,
+    };
+    if op.mode.is_some() && node.kind() == FileKind::Symlink {
+        return refuse(ErrorCode::Unsupported, "a symlink has no mode of its own");
+    }
+    let time = cx.time;
+    if let Some(size) = op.size {
+        resize(cx, &mut node, size)?;
+        node.row.mtime = Some(time.into());
+    }
+    if op.kill_suid_sgid {
+        clear_suid_sgid(&mut node);
+    }
+    let row = &mut node.row;
+    row.mode = op.mode.map_or(row.mode, |mode| mode & 0o7777);
+    row.uid = op.uid.unwrap_or(row.uid);
+    row.gid = op.gid.unwrap_or(row.gid);
+    let given = |at: Option<_>| at.map(|at| Timestamp::from(at).into());
+    row.atime = given(op.atime).or(row.atime);
+    row.mtime = given(op.mtime).or(row.mtime);
+    node.changed(time);
+    node.row.ctime = given(op.ctime).or(node.row.ctime);
+    node.put(cx.txn);
+    Ok(node.attr())
+}
+
+fn resize(cx: &mut Change<'_, '_>, node: &mut Node, size: u64) -> OpResult<()> {
+    if size > FILE_SIZE_MAX {
+        return Err(ErrorCode::TooBig.into());
+    }
+    if size < node.row.size {
+        let freed = map::free(cx, node.key, size, u64::MAX)?;
+        resize_allocated(cx, node, 0, freed)?;
+    }
+    node.row.size = size;
+    Ok(())
+}
+
+/// What a change of data or owner does to a regular file's mode: setuid goes, and setgid where the
+/// group may execute (elsewhere it means something else).
+pub(super) fn clear_suid_sgid(node: &mut Node) {
+    const SETUID: u32 = 0o4000;
+    const SETGID: u32 = 0o2000;
+    const GROUP_EXEC: u32 = 0o0010;
+    if node.kind() != FileKind::Regular {
+        return;
+    }
+    node.row.mode &= !SETUID;
+    if node.row.mode & GROUP_EXEC != 0 {
+        node.row.mode &= !SETGID;
+    }
+}

@@ -1,0 +1,88 @@
+//! `ozone`: one binary, a subcommand for each role. Under the names `mount.fuse.ozone` and
+//! `umount.fuse.ozone` it is mount(8)'s and umount(8)'s helper.
+
+mod admin;
+mod cluster_client;
+mod daemon;
+mod logging;
+mod mount;
+mod quickstart;
+mod settings;
+mod sh;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A distributed, POSIX-complete filesystem with Apache Ozone's volumes and buckets.
+#[derive(Parser)]
+#[command(name = "ozone", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a metadata server (Ozone Manager's counterpart).
+    Metad(daemon::MetadArgs),
+    /// Run a container server (Storage Container Manager's counterpart).
+    Containerd(daemon::ContainerdArgs),
+    /// Run a block server (datanode's counterpart).
+    Blockd(daemon::BlockdArgs),
+    /// Mount a bucket, in the foreground.
+    Mount(mount::MountArgs),
+    /// A whole cluster in one process on this machine, with a bucket, mounted.
+    Quickstart(quickstart::QuickstartArgs),
+    /// Volumes and buckets.
+    Sh(sh::ShArgs),
+    /// Look into a running cluster.
+    Admin(admin::AdminArgs),
+}
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let name = args.first().and_then(|a| Path::new(a).file_name());
+    let rest = args.get(1..).unwrap_or_default();
+    match name.and_then(|n| n.to_str()) {
+        Some("mount.fuse.ozone") => return ozone_fuse_client::helper::main(rest),
+        Some("umount.fuse.ozone") => return ozone_fuse_client::umount::main(rest),
+        Some(_) | None => {}
+    }
+    let outcome = match Cli::parse().command {
+        Command::Metad(args) => daemon::metad(args),
+        Command::Containerd(args) => daemon::containerd(args),
+        Command::Blockd(args) => daemon::blockd(args),
+        Command::Mount(args) => mount::run(args),
+        Command::Quickstart(args) => quickstart::run(args),
+        Command::Sh(args) => sh::run(args),
+        Command::Admin(args) => admin::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                eprintln!("{}", failure.text);
+            }
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// Why a command failed: what the user reads, and the exit status.
+#[derive(Debug)]
+pub struct Failure {
+    pub text: String,
+    pub status: u8,
+}
+
+impl Failure {
+    pub fn new(status: u8, text: impl Into<String>) -> Self {
+        Failure { text: text.into(), status }
+    }
+}
+
+/// The outcome of a command.
+pub type Outcome = Result<(), Failure>;
