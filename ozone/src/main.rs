@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 
 /// A distributed, POSIX-complete filesystem with Apache Ozone's volumes and buckets.
 #[derive(Parser)]
-#[command(name = "ozone", version, propagate_version = true)]
+#[command(name = "ozone", version, propagate_version = true, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,7 +69,8 @@ impl Disk for StdDisk {
         };
         if !path.is_dir() {
             self.create_dir_all(parent)?;
-            match fs::create_dir(path) {
+            // For its owner only: data, and the keys to it.
+            match fs::DirBuilder::new().mode(0o700).create(path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
                 other => other.map_err(|e| at("create directory", path, e))?,
             }

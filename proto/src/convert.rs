@@ -99,7 +99,12 @@ impl TryFrom<&common::Replication> for t::Replication {
         if r.data == 0 || r.parity == 0 || r.cell == 0 {
             return Err(protocol("replication"));
         }
-        Ok(t::Replication::Ec { codec, data: small(r.data)?, parity: small(r.parity)?, cell: r.cell })
+        Ok(t::Replication::Ec {
+            codec,
+            data: small(r.data)?,
+            parity: small(r.parity)?,
+            cell: r.cell,
+        })
     }
 }
 
@@ -158,7 +163,8 @@ mod tests {
             let r: t::Replication = text.parse().unwrap();
             assert_eq!(t::Replication::try_from(&common::Replication::from(r)).unwrap(), r);
         }
-        for (kind, data, parity, cell) in [(0, 0, 0, 0), (0, 300, 0, 0), (1, 3, 0, 1), (9, 3, 2, 1)] {
+        for (kind, data, parity, cell) in [(0, 0, 0, 0), (0, 300, 0, 0), (1, 3, 0, 1), (9, 3, 2, 1)]
+        {
             let wire = common::Replication { kind, data, parity, cell };
             assert!(t::Replication::try_from(&wire).is_err());
         }

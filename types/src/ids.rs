@@ -43,7 +43,9 @@ id!(/// A member of a Raft group (metad or containerd).
     RaftNodeId(u64));
 
 /// A block: an append-only run of bytes in a container, immutable once sealed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
 pub struct BlockId {
     pub container: ContainerId,
     pub local: u64,

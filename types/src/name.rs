@@ -111,7 +111,9 @@ mod tests {
         for good in ["vol1", "bucket1", "a-b.c9", "abc", "1.2.3"] {
             assert!(VolumeName::new(good).is_ok(), "{good}");
         }
-        for bad in ["ab", "Abc", "-abc", "abc.", "a..b", "a.-b", "a_b", "1.2.3.4", "", &"x".repeat(64)] {
+        for bad in
+            ["ab", "Abc", "-abc", "abc.", "a..b", "a.-b", "a_b", "1.2.3.4", "", &"x".repeat(64)]
+        {
             let err = BucketName::new(bad).unwrap_err();
             assert_eq!(err.code(), ErrorCode::InvalidBucketName, "{bad}");
             assert!(err.detail().contains("bucket name"), "{err}");

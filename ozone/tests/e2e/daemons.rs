@@ -88,10 +88,7 @@ fn a_block_server_of_another_cluster_is_refused() {
     let mut one = Cluster::start();
     let two = Cluster::start();
     one.kill(Role::Blockd(0));
-    let mut command = one.command(Role::Blockd(0));
-    command.args(["--containerd", &two.containerd_address()]);
-    // The second --containerd wins over the harness's own.
-    let text = refusal(&mut command);
+    let text = refusal(&mut one.command_of(Role::Blockd(0), &two.containerd_address()));
     assert!(text.contains("cluster"), "{text}");
 }
 

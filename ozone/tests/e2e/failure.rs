@@ -45,9 +45,8 @@ impl Writer {
                     break;
                 }
                 if n % PER_FILE == 0 {
-                    let new = OpenOptions::new().append(true).create_new(true);
-                    let mut new = new.clone();
-                    file = Some(new.open(file_of(&dir, n))?);
+                    let path = file_of(&dir, n);
+                    file = Some(OpenOptions::new().append(true).create_new(true).open(path)?);
                 }
                 if let Some(file) = &mut file {
                     file.write_all(&record(n))?;

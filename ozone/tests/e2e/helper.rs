@@ -131,8 +131,8 @@ fn dead_servers_hang_nobody() {
     // A program that waits can be killed.
     let mut waiting = Command::new("stat").arg(mount.join("f")).spawn().unwrap();
     await_some("stat to wait in the mount", || {
-        let wchan = fs::read_to_string(format!("/proc/{}/wchan", waiting.id())).ok()?;
-        wchan.contains("fuse").then_some(())
+        let call = fs::read_to_string(format!("/proc/{}/syscall", waiting.id())).ok()?;
+        call.starts_with(&format!("{} ", libc::SYS_statx)).then_some(())
     });
     waiting.kill().unwrap();
     let status = await_some("stat to die", || waiting.try_wait().unwrap());

@@ -165,6 +165,11 @@ impl Cluster {
 
     /// The command line of a daemon.
     pub fn command(&self, role: Role) -> Command {
+        self.command_of(role, &self.containerd_address())
+    }
+
+    /// The same, with another cluster's containerd.
+    pub fn command_of(&self, role: Role, containerd: &str) -> Command {
         let at = |port: u16| format!("127.0.0.1:{port}");
         let mut c = ozone();
         let data = self.data_dir(role);
@@ -172,7 +177,7 @@ impl Cluster {
             Role::Metad => {
                 let [rpc, http, raft] = self.ports.metad;
                 c.arg("metad").args(["--listen", &at(rpc), "--http-listen", &at(http)]);
-                c.args(["--raft-listen", &at(raft), "--containerd", &self.containerd_address()]);
+                c.args(["--raft-listen", &at(raft), "--containerd", containerd]);
                 c.args(["--lease-ms", &self.settings.lease_ms.to_string()]);
             }
             Role::Containerd => {
@@ -190,7 +195,7 @@ impl Cluster {
                 let toml = self.dir.path().join("blockd.toml");
                 fs::write(&toml, &self.settings.blockd_toml).expect("write settings");
                 c.arg("blockd").args(["--listen", &at(rpc), "--http-listen", &at(http)]);
-                c.args(["--containerd", &self.containerd_address()]).arg("--config").arg(toml);
+                c.args(["--containerd", containerd]).arg("--config").arg(toml);
             }
         }
         c.arg("--data-dir").arg(data);
