@@ -20,6 +20,7 @@ use crate::budget::Budget;
 use crate::config::ClientConfig;
 use crate::file::{File, Files, flusher, handle, pipeline};
 use crate::group::{self, Group};
+use crate::known::Known;
 use crate::metad::Metad;
 use crate::metrics::Metrics;
 use crate::numbers::InodeNumbers;
@@ -49,6 +50,8 @@ pub struct Core {
     pub places: Places,
     pub pool: Pool,
     pub metrics: Metrics,
+    /// Names and attributes, while this session is alone in the bucket.
+    pub known: Known,
     /// Where small files go, and the session that it belongs to.
     shared: Mutex<Option<(u64, Arc<Slot>)>>,
     bucket: OnceLock<BucketId>,
@@ -94,6 +97,7 @@ impl Core {
             places: Places::default(),
             pool,
             metrics: Metrics::default(),
+            known: Known::default(),
             shared: Mutex::default(),
             bucket: OnceLock::new(),
             cluster: OnceLock::new(),
@@ -108,6 +112,7 @@ impl Core {
         core.spawn(handle::run_releases(core.clone(), closes));
         core.spawn(flusher::run(core.clone()));
         core.spawn(session::watch_lapse(core.clone()));
+        core.spawn(session::watch_alone(core.clone()));
         core
     }
 
@@ -220,6 +225,7 @@ impl Core {
 
     /// The lease has run out, or its session ended: outside caches are emptied.
     pub async fn lease_lapsed(&self) {
+        self.known.lost();
         for file in self.files.all() {
             self.invalidate(file.inode).await;
         }
@@ -227,6 +233,7 @@ impl Core {
 
     /// The session is over: what was not committed is lost, what was granted is gone.
     pub fn session_ended(self: &Arc<Self>, id: u64) {
+        self.known.lost();
         drop(self.drop_shared_slot());
         for file in self.files.all() {
             {

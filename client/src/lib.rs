@@ -19,6 +19,7 @@ mod config;
 mod core;
 mod file;
 mod group;
+mod known;
 mod metad;
 mod metrics;
 mod names;

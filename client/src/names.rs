@@ -13,6 +13,7 @@ use crate::calls::{Backoff, call};
 use crate::core::Core;
 use crate::file::handle::{Held, OpenFile};
 use crate::file::{File, Pin, extents::Extents, open, pipeline};
+use crate::known::Found;
 use crate::numbers;
 use crate::queue::submit;
 
@@ -53,6 +54,14 @@ impl Core {
     }
 
     async fn lookup_raw(&self, parent: InodeId, name: &FileName) -> FsResult<Attr> {
+        if self.session.lease_valid() {
+            match self.known.find(parent, name.as_bytes()) {
+                Found::Attr(attr) => return Ok(*attr),
+                Found::Absent => return Err(ErrorCode::NotFound.into()),
+                Found::Unknown => {}
+            }
+        }
+        let reading = self.known.reading();
         let reply = call(&self.session, |live| {
             let request = LookupRequest {
                 session: live.id,
@@ -62,18 +71,42 @@ impl Core {
             };
             async move { self.metad.lookup(request).await }
         });
-        wire_attr(reply.await?.attr)
+        let learn = |attr| self.known.learn_name(reading, parent, name.as_bytes(), attr);
+        match reply.await {
+            Ok(reply) => {
+                let attr = wire_attr(reply.attr)?;
+                learn(Some(&attr));
+                Ok(attr)
+            }
+            Err(err) => {
+                if err.code() == ErrorCode::NotFound {
+                    learn(None);
+                }
+                Err(err)
+            }
+        }
     }
 
     pub async fn getattr(self: &Arc<Self>, inode: InodeId) -> FsResult<Attr> {
+        if self.session.lease_valid()
+            && let Some(attr) = self.known.attr(inode)
+        {
+            match self.lay_over(attr) {
+                Some(attr) => return Ok(attr),
+                None => self.known.forget_attr(inode),
+            }
+        }
         let mut backoff = Backoff::default();
         loop {
+            let reading = self.known.reading();
             let reply = call(&self.session, |live| {
                 let (session, bucket) = (live.id, self.bucket().0);
                 let request = GetattrRequest { session, bucket, inode: inode.0 };
                 async move { self.metad.getattr(request).await }
             });
-            match self.lay_over(wire_attr(reply.await?.attr)?) {
+            let attr = wire_attr(reply.await?.attr)?;
+            self.known.learn_attr(reading, &attr);
+            match self.lay_over(attr) {
                 Some(attr) => return Ok(attr),
                 None => backoff.pause().await,
             }
@@ -96,12 +129,18 @@ impl Core {
         max: u32,
         attrs: bool,
     ) -> FsResult<DirPage> {
+        let reading = self.known.reading();
         let reply = call(&self.session, |live| {
             let (session, bucket) = (live.id, self.bucket().0);
             let request = ReaddirRequest { session, bucket, inode: inode.0, cookie, max, attrs };
             async move { self.metad.readdir(request).await }
         });
         let reply = reply.await?;
+        for entry in &reply.entries {
+            if let Some(Ok(attr)) = entry.attr.map(Attr::try_from) {
+                self.known.learn_name(reading, inode, &entry.name, Some(&attr));
+            }
+        }
         let entries = stream::iter(reply.entries)
             .map(|entry| self.dir_entry(entry, attrs))
             .buffered(GETATTRS)

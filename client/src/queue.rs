@@ -108,6 +108,8 @@ async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
     core.metrics.entries.inc_by(count);
     let mut backoff = Backoff::default();
     let mut maybe_done = false;
+    // Here and not at the caller: it may be killed, and the batch goes on.
+    let changing = core.known.begin(&request.entries);
     loop {
         request.acked_sequence = core.queue.numbers.lock().acked;
         let ended = core.session.wait_ended(live.id);
@@ -121,10 +123,17 @@ async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
         match answer {
             Ok(reply) => {
                 core.queue.numbers.lock().answer(live.id, first, first + count - 1);
-                return judge(reply, count);
+                let result = judge(reply, count);
+                match &result {
+                    Ok(replies) => core.known.done(changing, &request.entries, replies),
+                    Err(BatchError { entry: Some(_), .. }) => core.known.refused(changing),
+                    Err(BatchError { entry: None, .. }) => core.known.unsure(changing),
+                }
+                return result;
             }
             Err(err) if err.code() == ErrorCode::SessionEnded => {
                 core.session.report_ended(live.id);
+                core.known.unsure(changing);
                 let error = match maybe_done {
                     true => FsError::with(ErrorCode::Io, "the session ended during a change"),
                     false => err,
@@ -138,6 +147,7 @@ async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
             }
             Err(err) => {
                 core.queue.numbers.lock().answer(live.id, first, first + count - 1);
+                core.known.unsure(changing);
                 return Err(BatchError::whole(err));
             }
         }

@@ -1,7 +1,8 @@
 //! Append-only checksummed segments with group commit: the Raft log and blockd's journal.
 //!
-//! A dedicated thread writes everything that is queued with one call and makes it durable with one
-//! fdatasync; only then are the callers told. After the first failed write or sync the journal is
+//! Everything that is queued is written with one call and made durable with one fdatasync; only then
+//! are the callers told. A thread does this, or the caller's own if it wishes and nobody else is
+//! writing: then the record takes no way between threads. After the first failed write or sync the journal is
 //! failed for good, since nobody can tell what of it is on the disk: every later call answers the
 //! same error, and only opening it again, which looks at the disk, helps.
 //!
@@ -38,7 +39,7 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Payload that may wait for the writer; [`Journal::append`] blocks while there is more.
     pub queue_bytes: u64,
-    /// Prepare the next segment in the background. Without it the segment is prepared when it is
+    /// Prepare the next segment in the background, once the current one is half full. Without it the segment is prepared when it is
     /// needed, and the order of disk operations is the same in every run.
     pub prepare_ahead: bool,
 }
@@ -100,7 +101,7 @@ impl From<Vec<u8>> for Record {
     }
 }
 
-/// Told on the writer's thread when the record is durable, or never will be. Must not block.
+/// Told on the thread that writes when the record is durable, or never will be. Must not block.
 pub type Done = Box<dyn FnOnce(io::Result<Position>) + Send>;
 
 /// An open journal. Dropping it writes what is queued.
@@ -124,14 +125,14 @@ impl Journal {
         replay: &mut dyn FnMut(Position, &[u8]) -> io::Result<()>,
     ) -> io::Result<Journal> {
         let prepare_ahead = options.prepare_ahead;
-        let (core, writer) = Core::open(disk, dir, options, replay)?;
+        let core = Core::open(disk, dir, options, replay)?;
         let mut journal = Journal { core: Arc::clone(&core), threads: Vec::new() };
         let builder = || std::thread::Builder::new();
+        let writer = Arc::clone(&core);
         journal.threads.push(builder().name("journal".to_owned()).spawn(move || writer.run())?);
         if prepare_ahead {
             let spares = builder().name("journal-spare".to_owned());
             journal.threads.push(spares.spawn(move || core.spares.run())?);
-            journal.core.spares.want();
         }
         Ok(journal)
     }
@@ -145,6 +146,18 @@ impl Journal {
         done: impl FnOnce(io::Result<Position>) + Send + 'static,
     ) {
         self.core.enqueue(Job::Append { record: record.into(), done: Box::new(done) });
+    }
+
+    /// [`Journal::append`], but where nothing is queued and nobody writes, the calling thread writes
+    /// and syncs the record itself and calls `done` before it returns: no other thread has to wake.
+    /// For a caller that has made a group of what came, and would wait for more in the meantime.
+    /// Its place in the order, and what becomes of a failure, are the same.
+    pub fn append_here(
+        &self,
+        record: impl Into<Record>,
+        done: impl FnOnce(io::Result<Position>) + Send + 'static,
+    ) {
+        self.core.do_or_enqueue(Job::Append { record: record.into(), done: Box::new(done) });
     }
 
     /// [`Journal::append`], and waits. Not to be called from a `done`.

@@ -93,24 +93,37 @@ pub(crate) struct Spare {
 impl Spare {
     /// A new file of `capacity` zeros, written and synced, so that later writes into it change
     /// nothing but data.
-    pub fn create(disk: &dyn Disk, path: PathBuf, capacity: u32) -> io::Result<Spare> {
+    pub fn create(
+        disk: &dyn Disk,
+        path: PathBuf,
+        capacity: u32,
+        rest: &dyn Fn() -> io::Result<()>,
+    ) -> io::Result<Spare> {
         let file = disk.open(&path, OpenMode::CreateNew)?;
-        // Often, in small portions: a long queue of writes would delay the journal's own syncs.
-        write_zeros(&*file, 0, u64::from(capacity), true)?;
+        // In small portions: a long queue of writes would delay the journal's own syncs.
+        write_zeros(&*file, 0, u64::from(capacity), Some(rest))?;
         Ok(Spare { path, file })
     }
 }
 
-/// `often` syncs in between as well.
-fn write_zeros(file: &dyn DiskFile, from: u64, to: u64, often: bool) -> io::Result<()> {
+/// With `rest`, syncs every portion and calls it in between.
+fn write_zeros(
+    file: &dyn DiskFile,
+    from: u64,
+    to: u64,
+    rest: Option<&dyn Fn() -> io::Result<()>>,
+) -> io::Result<()> {
     let zeros = vec![0; ZEROS.min(to.saturating_sub(from) as usize)];
     let mut at = from;
     while at < to {
         let n = zeros.len().min((to - at) as usize);
         file.write_all_at(&zeros[..n], at)?;
         at += n as u64;
-        if often && at < to && (at / ZEROS as u64).is_multiple_of(4) {
+        if let Some(rest) = rest
+            && at < to
+        {
             file.sync_data()?;
+            rest()?;
         }
     }
     file.sync_data()
@@ -118,7 +131,7 @@ fn write_zeros(file: &dyn DiskFile, from: u64, to: u64, often: bool) -> io::Resu
 
 /// Writes zeros over [from, to), and makes them durable.
 pub(crate) fn zero_range(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
-    write_zeros(file, from, to, false)
+    write_zeros(file, from, to, None)
 }
 
 /// All bytes of a segment's file.

@@ -48,7 +48,10 @@ struct Queue {
     jobs: VecDeque<Job>,
     bytes: u64,
     stop: bool,
-    writer: Option<ThreadId>,
+    /// The writer, while nobody writes. After a panic of a `done` it is gone.
+    idle: Option<Writer>,
+    /// Who writes.
+    writing: Option<ThreadId>,
 }
 
 pub(crate) struct Segments {
@@ -114,6 +117,41 @@ impl std::error::Error for Failed {
     }
 }
 
+/// The right to write: one thread has it at a time.
+struct Turn<'a> {
+    core: &'a Core,
+    /// `None` while it works, and after a panic.
+    writer: Option<Writer>,
+}
+
+impl<'a> Turn<'a> {
+    /// `None`: somebody else writes.
+    fn begin(core: &'a Core, queue: &mut Queue) -> Option<Turn<'a>> {
+        let writer = queue.idle.take()?;
+        queue.writing = Some(std::thread::current().id());
+        Some(Turn { core, writer: Some(writer) })
+    }
+
+    fn work(&mut self, jobs: impl IntoIterator<Item = Job>) {
+        if let Some(mut writer) = self.writer.take() {
+            writer.work(self.core, jobs);
+            self.writer = Some(writer);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.take() else { return self.core.abandon() };
+        let mut queue = self.core.queue.lock();
+        queue.idle = Some(writer);
+        queue.writing = None;
+        if !queue.jobs.is_empty() {
+            self.core.work.notify_one();
+        }
+    }
+}
+
 pub(crate) fn not_held(position: Position) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the journal does not hold {position}"))
 }
@@ -124,7 +162,7 @@ impl Core {
         dir: &Path,
         options: Options,
         replay: &mut dyn FnMut(Position, &[u8]) -> io::Result<()>,
-    ) -> io::Result<(Arc<Core>, Writer)> {
+    ) -> io::Result<Arc<Core>> {
         let capacity = options
             .segment_bytes
             .checked_next_multiple_of(PAGE.into())
@@ -155,12 +193,13 @@ impl Core {
         };
         let end = Position { segment: active.number, offset };
         let held = held.into_iter().map(|h| (h.segment.number, h)).collect();
-        let core = Arc::new(Core {
+        let writer = Writer::new(id, active, offset, sealed, options.prepare_ahead);
+        Ok(Arc::new(Core {
             disk,
             dir: dir.to_owned(),
             id,
             spares,
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue { idle: Some(writer), ..Queue::default() }),
             queue_bytes: options.queue_bytes,
             work: Condvar::new(),
             room: Condvar::new(),
@@ -168,15 +207,13 @@ impl Core {
             maintenance: Mutex::new(()),
             failure: OnceLock::new(),
             counters: Counters::default(),
-        });
-        let writer = Writer::new(Arc::clone(&core), active, offset, sealed, options.prepare_ahead);
-        Ok((core, writer))
+        }))
     }
 
     pub fn enqueue(&self, job: Job) {
         let mut queue = self.queue.lock();
         let weight = job.weight();
-        let own = queue.writer == Some(std::thread::current().id());
+        let own = queue.writing == Some(std::thread::current().id());
         while !own && queue.bytes > 0 && queue.bytes + weight > self.queue_bytes && !queue.stop {
             self.room.wait(&mut queue);
         }
@@ -186,36 +223,66 @@ impl Core {
         }
         queue.bytes += weight;
         queue.jobs.push_back(job);
-        drop(queue);
-        self.work.notify_one();
-    }
-
-    /// All that is queued; `None` when nothing is and the journal is being closed.
-    pub fn next_jobs(&self) -> Option<VecDeque<Job>> {
-        let mut queue = self.queue.lock();
-        while queue.jobs.is_empty() {
-            if queue.stop {
-                return None;
-            }
-            self.work.wait(&mut queue);
+        // Whoever writes looks at the queue afterwards.
+        if queue.idle.is_some() {
+            self.work.notify_one();
         }
-        queue.bytes = 0;
-        self.room.notify_all();
-        Some(std::mem::take(&mut queue.jobs))
     }
 
-    /// The calling thread is the writer: it must never wait for room in the queue.
-    pub fn adopt(&self) {
-        self.queue.lock().writer = Some(std::thread::current().id());
+    /// Does the job on this thread if nobody writes and nothing is queued; else queues it.
+    pub fn do_or_enqueue(&self, job: Job) {
+        let mut queue = self.queue.lock();
+        if queue.stop || !queue.jobs.is_empty() {
+            drop(queue);
+            return self.enqueue(job);
+        }
+        match Turn::begin(self, &mut queue) {
+            Some(mut turn) => {
+                drop(queue);
+                turn.work([job]);
+            }
+            None => {
+                drop(queue);
+                self.enqueue(job);
+            }
+        }
+    }
+
+    /// The writing thread: until the journal is closed and nothing is queued.
+    pub fn run(&self) {
+        let mut queue = self.queue.lock();
+        loop {
+            let turn = match queue.jobs.is_empty() {
+                true => None,
+                false => Turn::begin(self, &mut queue),
+            };
+            if let Some(mut turn) = turn {
+                queue.bytes = 0;
+                let jobs = std::mem::take(&mut queue.jobs);
+                drop(queue);
+                self.room.notify_all();
+                turn.work(jobs);
+                drop(turn);
+                queue = self.queue.lock();
+            } else if queue.stop && queue.jobs.is_empty() {
+                return;
+            } else {
+                self.work.wait(&mut queue);
+            }
+        }
     }
 
     /// After a panic of a `done`: nothing will be written any more. Those who wait are told by
     /// the drop of their `done`s.
-    pub fn abandon(&self) {
+    fn abandon(&self) {
         self.fail(io::Error::other("a caller's callback has panicked"));
-        self.stop();
-        let jobs = std::mem::take(&mut self.queue.lock().jobs);
+        let jobs = {
+            let mut queue = self.queue.lock();
+            queue.stop = true;
+            std::mem::take(&mut queue.jobs)
+        };
         drop(jobs);
+        self.stop();
     }
 
     pub fn stop(&self) {

@@ -1,82 +1,73 @@
-//! The thread that writes: groups, rolls and truncations, in the order of the queue.
+//! What writes: groups, rolls and truncations, in the order of the queue.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::format::{RECORD_MAX, SEGMENT_HEADER, SegmentHeader, record_size};
+use crate::format::{JournalId, RECORD_MAX, SEGMENT_HEADER, SegmentHeader, record_size};
 use crate::group::{Group, PAGE};
 use crate::recover::Held;
 use crate::segment::{Segment, commission};
 use crate::state::{Core, Job, not_held};
 use crate::{Done, Position, Record};
 
-/// The writing thread's own state.
+/// The state of whoever writes; it goes from thread to thread, see [`Core`].
 pub(crate) struct Writer {
-    core: Arc<Core>,
     active: Arc<Segment>,
     /// The active segment takes no further record.
     sealed: bool,
     /// What is to be written next; begins at the end of the journal.
     group: Group,
+    /// The next segment is to be prepared when this one is half full.
     prepare_ahead: bool,
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.core.abandon();
-        }
-    }
+    /// That has been asked for.
+    asked: bool,
 }
 
 impl Writer {
     /// The journal ends at `offset` of `active`.
     pub fn new(
-        core: Arc<Core>,
+        journal: JournalId,
         active: Arc<Segment>,
         offset: u32,
         sealed: bool,
         prepare_ahead: bool,
     ) -> Writer {
-        let group = Group::new(core.id, active.number, offset);
-        Writer { core, active, sealed, group, prepare_ahead }
+        let group = Group::new(journal, active.number, offset);
+        Writer { active, sealed, group, prepare_ahead, asked: false }
     }
 
-    pub fn run(mut self) {
-        let core = Arc::clone(&self.core);
-        core.adopt();
-        while let Some(jobs) = core.next_jobs() {
-            for job in jobs {
-                if let Some(err) = core.failure() {
-                    job.refuse(err);
-                    continue;
-                }
-                match job {
-                    Job::Append { record, done } => self.append(record, done),
-                    Job::Truncate { position, done } => {
-                        self.flush();
-                        done(self.truncate(position));
-                    }
+    /// Does the jobs, in order, with as few syncs as possible.
+    pub fn work(&mut self, core: &Core, jobs: impl IntoIterator<Item = Job>) {
+        for job in jobs {
+            if let Some(err) = core.failure() {
+                job.refuse(err);
+                continue;
+            }
+            match job {
+                Job::Append { record, done } => self.append(core, record, done),
+                Job::Truncate { position, done } => {
+                    self.flush(core);
+                    done(self.truncate(core, position));
                 }
             }
-            self.flush();
         }
+        self.flush(core);
     }
 
     /// Adds a record to the group, in a new segment if need be.
-    fn append(&mut self, record: Record, done: Done) {
+    fn append(&mut self, core: &Core, record: Record, done: Done) {
         let len = record.len();
         if len > RECORD_MAX {
-            self.flush();
+            self.flush(core);
             let why = format!("a journal record of {len} bytes; the limit is {RECORD_MAX}");
             return done(Err(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
         let roll = record_size(0);
         let size = record_size(len);
         if self.sealed || u64::from(self.group.end()) + size + roll > self.active.capacity.into() {
-            let rolled = match self.core.failure() {
-                None => self.roll(u64::from(SEGMENT_HEADER) + size + roll),
+            let rolled = match core.failure() {
+                None => self.roll(core, u64::from(SEGMENT_HEADER) + size + roll),
                 Some(err) => Err(err),
             };
             if let Err(err) = rolled {
@@ -87,36 +78,41 @@ impl Writer {
     }
 
     /// Writes and syncs the group, and tells those who wait. An error fails the journal.
-    fn flush(&mut self) {
+    fn flush(&mut self, core: &Core) {
         if self.group.is_empty() {
             return;
         }
         let end = self.group.end();
-        let next = Group::new(self.core.id, self.active.number, end);
+        let next = Group::new(core.id, self.active.number, end);
         let mut group = std::mem::replace(&mut self.group, next);
         group.pad(self.active.capacity);
         let file = &self.active.file;
-        let written = match self.core.failure() {
+        let written = match core.failure() {
             Some(err) => Err(err),
             None => file
                 .write_all_vectored_at(&group.slices(), group.start().into())
                 .and_then(|()| file.sync_data())
-                .map_err(|e| self.core.fail(e)),
+                .map_err(|e| core.fail(e)),
         };
         if let Err(err) = written {
             for (done, _) in group.into_waiting() {
-                done(Err(self.core.failure().unwrap_or_else(|| err.kind().into())));
+                done(Err(core.failure().unwrap_or_else(|| err.kind().into())));
             }
             return;
         }
         {
-            let mut segments = self.core.segments.lock();
+            let mut segments = core.segments.lock();
             segments.end = Position { segment: self.active.number, offset: end };
             if let Some(held) = segments.held.get_mut(&self.active.number) {
                 held.used = end;
             }
         }
-        let counters = &self.core.counters;
+        // Not earlier: by then a segment may have been freed, which is ready for use as it is.
+        if self.prepare_ahead && !self.asked && end >= self.active.capacity / 2 {
+            core.spares.want();
+            self.asked = true;
+        }
+        let counters = &core.counters;
         counters.fsyncs.fetch_add(1, Ordering::Relaxed);
         counters.bytes.fetch_add(group.payload(), Ordering::Relaxed);
         let waiting = group.into_waiting();
@@ -127,47 +123,42 @@ impl Writer {
     }
 
     /// Ends the active segment, durably, and goes on in a new one of at least `need` bytes.
-    fn roll(&mut self, need: u64) -> io::Result<()> {
+    fn roll(&mut self, core: &Core, need: u64) -> io::Result<()> {
         if !self.sealed {
             self.group.push_roll();
-            self.flush();
-            if let Some(err) = self.core.failure() {
+            self.flush(core);
+            if let Some(err) = core.failure() {
                 return Err(err);
             }
             self.sealed = true;
         }
         let make = || -> io::Result<Segment> {
-            let capacity =
-                need.next_multiple_of(PAGE.into()).max(self.core.spares.capacity().into());
+            let capacity = need.next_multiple_of(PAGE.into()).max(core.spares.capacity().into());
             // RECORD_MAX and both headers are far below 4 GiB.
             let capacity = u32::try_from(capacity).map_err(io::Error::other)?;
             let number = self.active.number + 1;
-            let spare = self.core.spares.take(capacity)?;
-            let header = SegmentHeader { journal: self.core.id, number, capacity };
-            commission(&*self.core.disk, &self.core.dir, header, spare)
+            let spare = core.spares.take(capacity)?;
+            let header = SegmentHeader { journal: core.id, number, capacity };
+            commission(&*core.disk, &core.dir, header, spare)
         };
-        let segment = Arc::new(make().map_err(|e| self.core.fail(e))?);
-        if self.prepare_ahead {
-            self.core.spares.want();
-        }
+        let segment = Arc::new(make().map_err(|e| core.fail(e))?);
         {
             let held = Held { segment: Arc::clone(&segment), used: SEGMENT_HEADER };
-            let mut segments = self.core.segments.lock();
+            let mut segments = core.segments.lock();
             segments.end = Position { segment: segment.number, offset: SEGMENT_HEADER };
             segments.held.insert(segment.number, held);
         }
-        self.group = Group::new(self.core.id, segment.number, SEGMENT_HEADER);
+        self.group = Group::new(core.id, segment.number, SEGMENT_HEADER);
         self.active = segment;
-        self.sealed = false;
+        (self.sealed, self.asked) = (false, false);
         Ok(())
     }
 
     /// Answers the new end.
-    fn truncate(&mut self, position: Position) -> io::Result<Position> {
-        if let Some(err) = self.core.failure() {
+    fn truncate(&mut self, core: &Core, position: Position) -> io::Result<Position> {
+        if let Some(err) = core.failure() {
             return Err(err);
         }
-        let core = Arc::clone(&self.core);
         if position == core.end() {
             return Ok(position);
         }

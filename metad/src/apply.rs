@@ -226,6 +226,7 @@ fn entries(
 }
 
 fn run_entry(cx: &mut Change<'_, '_>, entry: &Entry) -> OpResult<EntryReply> {
+    cx.changed.clear();
     let attr = match &entry.op {
         None => return refuse(ErrorCode::Protocol, "an entry without an operation"),
         Some(Op::Create(op)) => ops::create(cx, op)?,
@@ -242,7 +243,9 @@ fn run_entry(cx: &mut Change<'_, '_>, entry: &Entry) -> OpResult<EntryReply> {
             return Ok(EntryReply::default());
         }
     };
-    Ok(EntryReply { attr: Some(attr), lease: None })
+    let mut others = std::mem::take(&mut cx.changed);
+    others.retain(|other| other.inode != attr.inode);
+    Ok(EntryReply { attr: Some(attr), lease: None, others })
 }
 
 #[cfg(test)]

@@ -33,6 +33,10 @@ pub const BATCH_ENTRIES_MAX: usize = 1024;
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Largest gRPC message of any service: the largest payload and its header.
 pub const MESSAGE_MAX: usize = READ_MAX + 1024 * 1024;
+/// The number that stands for all names and attributes of a bucket, in Open and Release. No inode has
+/// it. Every session opens it for writing before anything else, so that the one session that is alone
+/// in a bucket holds the WRITE lease on it, and may answer names and attributes from its own memory.
+pub const NAMESPACE_INODE: u64 = 0;
 /// Names per page of a listing.
 pub const READDIR_PAGE: u32 = 1024;
 /// The root directory's number within its namespace shard and bucket is not fixed; FUSE's is 1.

@@ -1,7 +1,7 @@
 //! Append: a pipelined stream of appends to many blocks, answered as they become durable.
 //!
-//! One task reads a stream and queues what comes; answers go from the journal's thread straight to
-//! the connection. A stream with too many unread answers is not read any further.
+//! One task reads a stream and queues what comes; answers go from the thread that made them durable
+//! straight to the connection. A stream with too many unread answers is not read any further.
 
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -47,7 +47,8 @@ impl Stream for Replies {
 pub(super) fn serve(service: Service, mut incoming: Streaming<AppendRequest>) -> Replies {
     let (answers, replies) = unbounded_channel();
     tokio::spawn(async move {
-        let stop = service.stop.clone();
+        // One for the whole stream: making one takes a lock that all streams share.
+        let mut stop = std::pin::pin!(service.stop.clone().cancelled_owned());
         let mut stream = AppendStream {
             service,
             answers,
@@ -57,7 +58,7 @@ pub(super) fn serve(service: Service, mut incoming: Streaming<AppendRequest>) ->
         loop {
             let message = tokio::select! {
                 message = incoming.message() => message,
-                () = stop.cancelled() => return,
+                () = &mut stop => return,
             };
             match message {
                 Ok(Some(request)) => {

@@ -1,8 +1,10 @@
 //! The one thread that changes a disk's blocks: it gathers what is queued into a group, writes the
 //! large appends to their block files, syncs each file once, and gives the journal one record.
 //!
-//! While the journal makes a group durable the next one is gathered. Answers are given, in order,
-//! when the journal has answered.
+//! A group without large appends is journalled by this thread itself, as long as the journal is idle:
+//! a small append wakes no other thread on its way. While the journal's thread makes a group with
+//! large appends durable, the next one is gathered and written. Answers are given, in order, when
+//! the journal has answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -252,7 +254,7 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        self.write_files(&mut group);
+        let large = self.write_files(&mut group);
         let mut record = RecordWriter::new();
         let mut changes = 0;
         for entry in &group {
@@ -269,15 +271,20 @@ impl Writer {
         self.shared.metrics.groups.inc();
         *self.shared.flight.lock() += 1;
         let shared = self.shared.clone();
-        self.journal.append(record.finish(), move |done| {
+        let done = move |done: io::Result<Position>| {
             finish(&shared, group, done.map(Some));
             *shared.flight.lock() -= 1;
             shared.landed.notify_all();
-        });
+        };
+        match large {
+            true => self.journal.append(record.finish(), done),
+            false => self.journal.append_here(record.finish(), done),
+        }
     }
 
-    /// Large appends reach their files, and the files the disk. What fails is refused.
-    fn write_files(&self, group: &mut [Entry]) {
+    /// Large appends reach their files, and the files the disk. What fails is refused. Returns
+    /// whether there were any.
+    fn write_files(&self, group: &mut [Entry]) -> bool {
         let mut of_block: BTreeMap<BlockId, Vec<usize>> = BTreeMap::new();
         for (at, entry) in group.iter().enumerate() {
             if let (Some(block), Some(_), Ok(Some(_))) =
@@ -287,7 +294,7 @@ impl Writer {
             }
         }
         if of_block.is_empty() {
-            return;
+            return false;
         }
         let mut unnamed = BTreeSet::new();
         let mut files = Vec::with_capacity(of_block.len());
@@ -299,18 +306,23 @@ impl Writer {
                     self.shared.news.notify_one();
                     self.roll_back(group, entries[0], block, &err);
                 }
-                Err(err) => return self.lose(group, &err),
+                Err(err) => {
+                    self.lose(group, &err);
+                    return true;
+                }
             }
         }
         for file in files {
             self.shared.metrics.file_syncs.inc();
             if let Err(err) = file.sync_data() {
-                return self.lose(group, &err);
+                self.lose(group, &err);
+                return true;
             }
         }
         if let Err(err) = self.shared.files.sync_names(&unnamed) {
             self.lose(group, &err);
         }
+        true
     }
 
     /// Writes one block's large appends; neighbours go in one call.

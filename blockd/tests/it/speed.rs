@@ -27,6 +27,7 @@ async fn speed() {
     containerd.beat(|beat| beat.full_report).await;
     let mut client = Client::new(&blockd);
     small_appends(&mut client).await;
+    many_small_appends(&mut client).await;
     let blocks = large_appends(&mut client).await;
     for depth in [1, 2, 4] {
         reads(&client, blocks, 1 << 20, depth).await;
@@ -48,6 +49,22 @@ async fn small_appends(client: &mut Client) {
     }
     times.sort();
     println!("4 KiB append: p50 {:?}, p99 {:?}", times[1000], times[1980]);
+}
+
+async fn many_small_appends(client: &mut Client) {
+    let mut appends = client.appends().await;
+    let data = Bytes::from(vec![7; 4096]);
+    let (mut sent, total) = (0, 20_000);
+    let start = Instant::now();
+    for done in 0..total {
+        while sent < total && sent - done < 32 {
+            let append = request(sent, block(1, 2), sent * 4096, data.clone());
+            appends.requests.send(append).await.unwrap();
+            sent += 1;
+        }
+        assert_eq!(appends.reply().await.code, 0);
+    }
+    println!("4 KiB appends, 32 deep: {:.0}/s", total as f64 / start.elapsed().as_secs_f64());
 }
 
 async fn large_appends(client: &mut Client) -> u64 {

@@ -60,11 +60,13 @@ impl Places {
         }
     }
 
-    /// Block servers to be avoided now.
+    /// Block servers to be avoided now, the one that failed last first.
     pub fn avoided(&self) -> Vec<BlockdId> {
         let mut failed = self.failed.lock();
         failed.retain(|_, at| at.elapsed() < AVOID);
-        failed.keys().copied().collect()
+        let mut avoided: Vec<_> = failed.iter().map(|(id, at)| (*at, *id)).collect();
+        avoided.sort_unstable_by(|a, b| b.cmp(a));
+        avoided.into_iter().map(|(_, id)| id).collect()
     }
 }
 

@@ -149,6 +149,11 @@ pub fn refill(core: &Arc<Core>) {
     }
 }
 
+/// Whether there are not enough servers beside the excluded ones.
+fn too_few(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::NoServers | ErrorCode::NoSpace)
+}
+
 async fn fill(core: &Arc<Core>) -> FsResult<()> {
     let _one = core.pool.filling.lock().await;
     let missing = AHEAD.saturating_sub(core.pool.spare.lock().len());
@@ -160,21 +165,18 @@ async fn fill(core: &Arc<Core>) -> FsResult<()> {
     let reply = call(&core.session, |live| {
         let exclude = exclude.clone();
         async move {
-            let request = AllocateBlocksRequest {
+            let mut request = AllocateBlocksRequest {
                 session: live.id,
                 bucket: core.bucket().0,
                 count: missing as u32,
                 exclude,
             };
-            let allocated = core.metad.allocate_blocks(request.clone()).await;
-            let too_few = |code| matches!(code, ErrorCode::NoServers | ErrorCode::NoSpace);
-            match allocated {
-                // Better a server that has just failed than none.
-                Err(err) if too_few(err.code()) && !request.exclude.is_empty() => {
-                    let request = AllocateBlocksRequest { exclude: Vec::new(), ..request };
-                    core.metad.allocate_blocks(request).await.map(|reply| (live.id, reply))
+            loop {
+                match core.metad.allocate_blocks(request.clone()).await {
+                    // Better a server that failed than none, and that which failed longest ago first.
+                    Err(err) if too_few(err.code()) && request.exclude.pop().is_some() => {}
+                    other => return other.map(|reply| (live.id, reply)),
                 }
-                other => other.map(|reply| (live.id, reply)),
             }
         }
     });

@@ -82,6 +82,7 @@ impl Slot {
             block: None,
             acks: FuturesUnordered::new(),
             next: 0,
+            fruitless: 0,
         };
         Slot { items, task: tokio::spawn(writer.run()) }
     }
@@ -164,6 +165,10 @@ struct Ack {
     failed: Vec<(BlockdId, FsError)>,
 }
 
+/// Pauses between blocks that fail one after the other.
+const RETRY_FIRST: Duration = Duration::from_millis(2);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
 struct Writer {
     core: Arc<Core>,
     items: mpsc::UnboundedReceiver<Item>,
@@ -171,6 +176,8 @@ struct Writer {
     block: Option<OpenBlock>,
     acks: FuturesUnordered<BoxFuture<'static, Ack>>,
     next: u64,
+    /// Blocks in a row that failed before anything was stored in them.
+    fruitless: u32,
 }
 
 impl Writer {
@@ -258,6 +265,7 @@ impl Writer {
         let Some(block) = &mut self.block else { return };
         let Some(at) = block.appends.iter().position(|a| a.id == id) else { return };
         let Some(append) = block.appends.remove(at) else { return };
+        self.fruitless = 0;
         block.bytes -= append.bytes;
         self.core.metrics.appended.inc_by(append.bytes as u64);
         for (offset, item) in append.items {
@@ -269,6 +277,11 @@ impl Writer {
     async fn recover(&mut self, failed: Vec<(BlockdId, FsError)>) -> FsResult<()> {
         let Some(block) = self.block.take() else { return Ok(()) };
         self.acks.clear();
+        // The first failure costs no pause; servers that all refuse are not asked without end.
+        if self.fruitless > 0 {
+            tokio::time::sleep((RETRY_FIRST * (1 << self.fruitless.min(8))).min(RETRY_MAX)).await;
+        }
+        self.fruitless += 1;
         let id = block.fresh.use_.block;
         let mut guilty = Vec::new();
         for (blockd, err) in failed {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ozone_proto::metad::{Recall, RecallKind};
 use ozone_types::InodeId;
+use ozone_types::limits::NAMESPACE_INODE;
 
 use super::pipeline::{push_out, wait_done};
 use crate::core::Core;
@@ -12,6 +13,10 @@ use crate::core::Core;
 /// Serves one recall; metad is told afterwards.
 pub async fn serve(core: &Arc<Core>, recall: &Recall) {
     core.metrics.recalls.inc();
+    if recall.inode == NAMESPACE_INODE {
+        core.known.recalled(recall.epoch);
+        return;
+    }
     let Some(file) = core.files.get(InodeId(recall.inode)) else { return };
     tracing::debug!(inode = %file.inode, kind = ?recall.kind(), "recall");
     let revoked = recall.kind() == RecallKind::RecallRevoke && {

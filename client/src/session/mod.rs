@@ -23,7 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use lock::{SessionDir, SessionLock};
-pub use stream::{run, watch_lapse};
+pub use stream::{run, watch_alone, watch_lapse};
 
 /// How long before the lease's end it counts as over: time to empty the kernel's caches.
 const MARGIN: Duration = Duration::from_secs(5);

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ozone_proto::metad::*;
+use ozone_types::limits::NAMESPACE_INODE;
 use ozone_types::{ErrorCode, FsError};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_stream::StreamExt;
 
 use super::{Live, SessionLock};
+use crate::calls::{Backoff, repeatable};
 use crate::core::Core;
 use crate::metad::SessionStream;
 
@@ -38,11 +41,14 @@ struct Keeper {
     id: u64,
     incarnation: u64,
     lock: Option<SessionLock>,
+    /// The task that lets a new session begin its work.
+    admission: Option<AbortHandle>,
 }
 
 /// Keeps a session until goodbye.
 pub async fn run(core: Arc<Core>) {
-    let mut keeper = Keeper { core: core.clone(), id: 0, incarnation: 0, lock: None };
+    let mut keeper =
+        Keeper { core: core.clone(), id: 0, incarnation: 0, lock: None, admission: None };
     let late = async {
         core.session.goodbye.cancelled().await;
         tokio::time::sleep(GOODBYE_TIMEOUT).await;
@@ -87,6 +93,9 @@ impl Keeper {
 
     /// Forgets the session that has ended and everything that hung on it.
     fn ended(&mut self, why: &str) {
+        if let Some(admission) = self.admission.take() {
+            admission.abort();
+        }
         if self.id != 0 {
             tracing::warn!(session = self.id, why, "the session has ended; a new one begins");
             self.core.session.set_live(None);
@@ -152,7 +161,8 @@ impl Keeper {
     }
 
     fn welcomed(&mut self, welcome: &Welcome, sent: Duration) {
-        if welcome.session != self.id {
+        let new = welcome.session != self.id;
+        if new {
             self.id = welcome.session;
             self.incarnation += 1;
             self.lock = self.core.session_dir.as_ref().and_then(|dir| {
@@ -163,8 +173,19 @@ impl Keeper {
         }
         if welcome.reclaim {
             self.incarnation += 1;
+            // Not claimed again: what a leader has not granted itself is not relied on.
+            self.core.known.lost();
         }
-        self.core.session.set_live(Some(Live { id: self.id, incarnation: self.incarnation }));
+        let live = Live { id: self.id, incarnation: self.incarnation };
+        match new {
+            true => {
+                let admission = tokio::spawn(admit(self.core.clone(), live));
+                self.admission = Some(admission.abort_handle());
+            }
+            false if self.core.session.now().is_some() => self.core.session.set_live(Some(live)),
+            // The admission that is under way makes it live.
+            false => {}
+        }
         self.core.session.extend(sent, Duration::from_millis(welcome.lease_ms.into()));
         tracing::debug!(session = self.id, reclaim = welcome.reclaim, "session is live");
     }
@@ -231,13 +252,16 @@ impl Keeper {
 
     /// Tells a new leader what this session holds.
     async fn reclaim(&self, up: &mpsc::Sender<SessionUp>) -> Result<(), Over> {
-        let opens = self.core.files.opens(self.id, self.core.bucket());
+        let mut opens = self.core.files.opens(self.id, self.core.bucket());
+        // Without it another session could be taken for the only one.
+        opens.push(OpenInode {
+            bucket: self.core.bucket().0,
+            inode: NAMESPACE_INODE,
+            write: true,
+            lease: None,
+        });
         tracing::debug!(session = self.id, opens = opens.len(), "re-claiming");
         let mut pages = opens.chunks(RECLAIM_PAGE).map(<[OpenInode]>::to_vec).peekable();
-        if pages.peek().is_none() {
-            let reclaim = Reclaim { opens: Vec::new(), last: true };
-            return send(up, session_up::Message::Reclaim(reclaim)).await;
-        }
         while let Some(opens) = pages.next() {
             let reclaim = Reclaim { opens, last: pages.peek().is_none() };
             send(up, session_up::Message::Reclaim(reclaim)).await?;
@@ -287,6 +311,59 @@ async fn goodbye(stream: &mut SessionStream) -> Over {
         let _ = tokio::time::timeout(GOODBYE_TIMEOUT, ended).await;
     }
     Over::Goodbye
+}
+
+/// How often a session that shares its bucket asks whether it is alone.
+const ALONE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Opens the namespace of the bucket: if this session is alone in it, the lease is ours; if another
+/// one held it, it has given it back when this returns. Errors: SESSION_ENDED, and what cannot be
+/// tried again.
+async fn open_namespace(core: &Arc<Core>, live: Live) -> Result<(), FsError> {
+    let bucket = core.bucket().0;
+    let mut backoff = Backoff::default();
+    loop {
+        let request = OpenRequest { session: live.id, bucket, inode: NAMESPACE_INODE, write: true };
+        match core.metad.open(request).await {
+            Ok(reply) => {
+                let lease = reply.lease.unwrap_or_default();
+                if lease.kind() == LeaseKind::LeaseWrite {
+                    core.known.granted(lease.epoch);
+                }
+                return Ok(());
+            }
+            Err(err) if repeatable(&err) => backoff.pause().await,
+            Err(err) => return Err(err),
+        }
+    }
+}
+
+/// A new session works only once metad counts it among those who use the bucket's names.
+async fn admit(core: Arc<Core>, live: Live) {
+    match open_namespace(&core, live).await {
+        Ok(()) => {}
+        // The stream finds out as well.
+        Err(err) if err.code() == ErrorCode::SessionEnded => return,
+        Err(err) => tracing::warn!(%err, "metad knows no lease on names"),
+    }
+    core.session.set_live(Some(live));
+}
+
+/// Asks for the lease on the namespace while others share it, or a new leader does not know of it.
+pub async fn watch_alone(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(ALONE_INTERVAL).await;
+        let live = core.session.current().await;
+        if core.known.is_held() {
+            continue;
+        }
+        // A grant of the time before a change of leader is not relied on.
+        if let Ok(()) = open_namespace(&core, live).await
+            && core.session.now() != Some(live)
+        {
+            core.known.lost();
+        }
+    }
 }
 
 /// Tells the holders of cached data when the lease has run out, once each time.

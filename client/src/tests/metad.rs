@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ozone_proto::common::{Location, Replica};
 use ozone_proto::metad::*;
+use ozone_types::limits::NAMESPACE_INODE;
 use ozone_types::{BlockId, BlockdId, ContainerId, ErrorCode, FsError, FsResult};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
@@ -139,7 +140,8 @@ impl FakeMetad {
     }
 
     pub fn pins(&self) -> usize {
-        self.inner.lock().sessions.values().map(|s| s.opens.len()).sum()
+        let pins = |s: &Session| s.opens.keys().filter(|i| **i != NAMESPACE_INODE).count();
+        self.inner.lock().sessions.values().map(pins).sum()
     }
 
     /// Blocks that some session still writes to.
@@ -347,7 +349,7 @@ impl Inner {
         };
         let node = self.nodes.get_mut(&inode).unwrap();
         node.attr.version += 1;
-        Ok(EntryReply { attr: Some(node.attr), lease: None })
+        Ok(EntryReply { attr: Some(node.attr), lease: None, ..EntryReply::default() })
     }
 
     fn write(&mut self, w: &Write) -> FsResult<()> {
@@ -594,7 +596,10 @@ impl Metad for Handle {
             }
             LeaseKind::LeaseWrite => {}
         }
-        let page = self.0.page(inode, 0, 4)?;
+        let page = match inode {
+            NAMESPACE_INODE => ExtentsReply::default(),
+            _ => self.0.page(inode, 0, 4)?,
+        };
         let mut inner = self.0.inner.lock();
         let mine = inner.sessions.get_mut(&request.session).ok_or(ErrorCode::SessionEnded)?;
         if let Some(open) = mine.opens.get_mut(&inode) {

@@ -191,10 +191,10 @@ proptest! {
         runtime.block_on(async {
             let mut world = World::new().await;
             for op in &ops {
-                let stuck = tokio::time::timeout(Duration::from_secs(600), world.step(op)).await;
+                let stuck = tokio::time::timeout(Duration::from_secs(120), world.step(op)).await;
                 assert!(stuck.is_ok(), "{op:?} is stuck");
             }
-            let stuck = tokio::time::timeout(Duration::from_secs(600), world.finish()).await;
+            let stuck = tokio::time::timeout(Duration::from_secs(120), world.finish()).await;
             assert!(stuck.is_ok(), "shutdown is stuck");
         });
     }

@@ -6,6 +6,7 @@
 mod basics;
 mod crash;
 mod garbage;
+mod here;
 mod workload;
 
 use std::io;

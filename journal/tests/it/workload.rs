@@ -53,6 +53,7 @@ impl Model {
             match dice.roll(10) {
                 0 | 1 if self.live.len() > 2 => self.truncate(journal, dice)?,
                 2 if self.live.len() > 4 => self.free(journal, dice)?,
+                3 | 4 => self.append_here(journal, dice)?,
                 _ => self.append(journal, dice)?,
             }
         }
@@ -109,6 +110,19 @@ impl Model {
             self.live.push((position, payload));
         }
         self.doubt = Doubt::None;
+        Ok(())
+    }
+
+    /// Records that this thread writes itself.
+    fn append_here(&mut self, journal: &Journal, dice: &mut Dice) -> io::Result<()> {
+        for _ in 0..=dice.roll(3) {
+            let payload = self.payload(dice);
+            self.doubt = Doubt::Appends(vec![payload.clone()]);
+            let (tell, told) = mpsc::channel();
+            journal.append_here(payload.clone(), move |result| tell.send(result).unwrap());
+            self.live.push((told.recv().unwrap()?, payload));
+            self.doubt = Doubt::None;
+        }
         Ok(())
     }
 

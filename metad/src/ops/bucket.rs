@@ -115,7 +115,7 @@ pub fn delete_bucket(
     let mut cx = Change::new(txn, SessionId(0), id);
     cx.time = time.map(Into::into).unwrap_or_default();
     root.unlinked(&mut cx)?;
-    root.put(cx.txn);
+    root.put(&mut cx);
     cx.finish()?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use ozone_proto::metad::Attr;
 use ozone_proto::metad_log as log;
 use ozone_raftkit::store::Txn;
 use ozone_types::{BlockId, BucketId, SessionId, Timestamp};
@@ -19,6 +20,8 @@ pub struct Change<'c, 't> {
     pub bucket: BucketId,
     /// The client's time of the entry.
     pub time: Timestamp,
+    /// Attributes of the inodes that the current entry has written.
+    pub changed: Vec<Attr>,
     usage: UsageChange,
     next_inode: Option<u64>,
     blocks: BTreeMap<BlockId, BlockChange>,
@@ -40,8 +43,8 @@ struct BlockChange {
 impl<'c, 't> Change<'c, 't> {
     pub fn new(txn: &'c mut Txn<'t>, session: SessionId, bucket: BucketId) -> Self {
         let time = Timestamp::default();
-        let (usage, next_inode, blocks) = Default::default();
-        Change { txn, session, bucket, time, usage, next_inode, blocks }
+        let (changed, usage, next_inode, blocks) = Default::default();
+        Change { txn, session, bucket, time, changed, usage, next_inode, blocks }
     }
 
     /// The first inode number that no session has been given.

@@ -25,8 +25,8 @@ pub fn create(cx: &mut Change<'_, '_>, op: &metad::Create) -> OpResult<Attr> {
     }
     node.own(&parent, op.uid, op.gid);
     names::add(cx, &mut parent, &name, &node)?;
-    node.put(cx.txn);
-    parent.put(cx.txn);
+    node.put(cx);
+    parent.put(cx);
     Ok(node.attr())
 }
 

@@ -28,7 +28,7 @@ pub fn link(cx: &mut Change<'_, '_>, op: &metad::Link) -> OpResult<Attr> {
     node.row.nlink += 1;
     node.changed(cx.time);
     names::add(cx, &mut parent, &name, &node)?;
-    node.put(cx.txn);
-    parent.put(cx.txn);
+    node.put(cx);
+    parent.put(cx);
     Ok(node.attr())
 }

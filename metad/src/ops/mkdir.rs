@@ -16,7 +16,7 @@ pub fn mkdir(cx: &mut Change<'_, '_>, op: &metad::Mkdir) -> OpResult<Attr> {
     node.row.parent = parent.key.inode.0;
     node.own(&parent, op.uid, op.gid);
     names::add(cx, &mut parent, &name, &node)?;
-    node.put(cx.txn);
-    parent.put(cx.txn);
+    node.put(cx);
+    parent.put(cx);
     Ok(node.attr())
 }

@@ -2,7 +2,7 @@
 
 use ozone_proto::metad::Attr;
 use ozone_proto::metad_log::InodeRecord;
-use ozone_raftkit::store::{Read, Txn};
+use ozone_raftkit::store::Read;
 use ozone_types::{ErrorCode, FileKind, InodeId, Timestamp};
 
 use super::Change;
@@ -113,8 +113,9 @@ impl Node {
     }
 
     /// Writes the row.
-    pub fn put(&self, txn: &mut Txn<'_>) {
-        INODES.put(txn, &self.key, &self.row);
+    pub fn put(&self, cx: &mut Change<'_, '_>) {
+        INODES.put(cx.txn, &self.key, &self.row);
+        cx.changed.push(self.attr());
     }
 
     /// What stat(2) tells.

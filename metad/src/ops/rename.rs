@@ -45,9 +45,9 @@ impl Parents {
     }
 
     fn put(&self, cx: &mut Change<'_, '_>) {
-        self.old.put(cx.txn);
+        self.old.put(cx);
         if let Some(new) = &self.new {
-            new.put(cx.txn);
+            new.put(cx);
         }
     }
 }
@@ -82,14 +82,14 @@ pub fn rename(cx: &mut Change<'_, '_>, op: &metad::Rename) -> OpResult<Attr> {
                 other.row.parent = parents.old.key.inode.0;
             }
             other.changed(cx.time);
-            other.put(cx.txn);
+            other.put(cx);
         }
         Some(target) => {
             let mut victim = replaceable(cx, &source, &target)?;
             names::remove(cx, &mut parents.old, &old_name, &source)?;
             names::redirect(cx, parents.target_mut(), &new_name, &target, &node)?;
             victim.unlinked(cx)?;
-            victim.put(cx.txn);
+            victim.put(cx);
         }
         None => {
             names::remove(cx, &mut parents.old, &old_name, &source)?;
@@ -100,7 +100,7 @@ pub fn rename(cx: &mut Change<'_, '_>, op: &metad::Rename) -> OpResult<Attr> {
         node.row.parent = parents.target().key.inode.0;
     }
     node.changed(cx.time);
-    node.put(cx.txn);
+    node.put(cx);
     parents.put(cx);
     Ok(node.attr())
 }

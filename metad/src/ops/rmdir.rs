@@ -22,7 +22,7 @@ pub fn rmdir(cx: &mut Change<'_, '_>, op: &metad::Rmdir) -> OpResult<Attr> {
     }
     names::remove(cx, &mut parent, &name, &target)?;
     node.unlinked(cx)?;
-    node.put(cx.txn);
-    parent.put(cx.txn);
+    node.put(cx);
+    parent.put(cx);
     Ok(node.attr())
 }

@@ -39,7 +39,7 @@ pub fn setattr(cx: &mut Change<'_, '_>, op: &metad::Setattr) -> OpResult<Attr> {
     row.mtime = given(op.mtime).or(row.mtime);
     node.changed(time);
     node.row.ctime = given(op.ctime).or(node.row.ctime);
-    node.put(cx.txn);
+    node.put(cx);
     Ok(node.attr())
 }
 

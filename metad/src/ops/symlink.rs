@@ -27,7 +27,7 @@ pub fn symlink(cx: &mut Change<'_, '_>, op: &metad::Symlink) -> OpResult<Attr> {
     node.row.target = op.target.clone();
     node.own(&parent, op.uid, op.gid);
     names::add(cx, &mut parent, &name, &node)?;
-    node.put(cx.txn);
-    parent.put(cx.txn);
+    node.put(cx);
+    parent.put(cx);
     Ok(node.attr())
 }

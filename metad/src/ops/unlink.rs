@@ -20,7 +20,7 @@ pub fn unlink(cx: &mut Change<'_, '_>, op: &metad::Unlink) -> OpResult<Attr> {
     let mut node = Node::named(cx.txn, InodeKey::new(cx.bucket, target.inode))?;
     names::remove(cx, &mut parent, &name, &target)?;
     node.unlinked(cx)?;
-    node.put(cx.txn);
-    parent.put(cx.txn);
+    node.put(cx);
+    parent.put(cx);
     Ok(node.attr())
 }

@@ -43,7 +43,7 @@ pub fn write(cx: &mut Change<'_, '_>, op: &metad::Write) -> OpResult<Attr> {
     if let Some(mtime) = op.mtime {
         node.row.mtime = Some(ozone_types::Timestamp::from(mtime).into());
     }
-    node.put(cx.txn);
+    node.put(cx);
     Ok(node.attr())
 }
 

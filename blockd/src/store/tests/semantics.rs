@@ -183,6 +183,40 @@ fn appends_that_are_queued_together_all_land() {
     }
 }
 
+/// A small append wakes one thread on its way: the writer journals and answers it. Behind a large
+/// one, which the journal's thread may still have, it takes its turn.
+#[test]
+fn small_appends_are_answered_by_the_writer_itself() {
+    let sim = SimDisk::new();
+    let store = open(&sim);
+    let (tell, told) = std::sync::mpsc::channel();
+    let submit = |local, at, length| {
+        let tell = tell.clone();
+        let reply = move |answer: FsResult<Outcome>| {
+            let thread = std::thread::current().name().unwrap_or_default().to_owned();
+            tell.send((local, answer.unwrap().length, thread)).unwrap();
+        };
+        let request = append_request(block(1, local), 1, at, length);
+        store.submit(Op { request, reply: Box::new(reply), permit: None });
+    };
+    for n in 0..50 {
+        submit(1, n * 60, 60);
+        assert_eq!(told.recv().unwrap(), (1, (n + 1) * 60, "blockd-writer".to_owned()));
+    }
+    for n in 0..50 {
+        let at = n * 1060;
+        submit(2, at, 1000);
+        submit(2, at + 1000, 60);
+    }
+    let ends: Vec<u64> = told.iter().take(100).map(|(_, end, _)| end).collect();
+    assert!(ends.is_sorted(), "{ends:?}");
+    drop(store);
+    sim.crash(1);
+    let store = open(&sim);
+    assert_eq!(check_content(&store, block(1, 1)).unwrap(), 3000);
+    assert_eq!(check_content(&store, block(1, 2)).unwrap(), 53_000);
+}
+
 #[test]
 fn memory_is_given_back_by_checkpoints() {
     let options = StoreOptions { memory: 20_000, cached_blocks: 2, ..options() };

@@ -9,6 +9,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use process::Process;
@@ -94,11 +95,20 @@ struct Ports {
     blockds: Vec<[u16; 2]>,
 }
 
-/// Ports that are free now. They stay ours by being asked for at once.
+/// Ports that are free now, and that nothing else will take: below the range that the kernel gives
+/// to outgoing connections, each handed out once by this process, and begun at a place of its own.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: Vec<TcpListener> =
-        (0..N).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    std::array::from_fn(|n| listeners[n].local_addr().expect("bound").port())
+    const RANGE: std::ops::Range<u32> = 20_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(97);
+    let mut next = || loop {
+        let n = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = (RANGE.start + n % (RANGE.end - RANGE.start)) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    };
+    std::array::from_fn(|_| next())
 }
 
 impl Cluster {
