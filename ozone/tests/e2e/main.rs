@@ -2,6 +2,9 @@
 //!
 //! Needs /dev/fuse and the right to mount; `cargo xtask test` installs the programs.
 
+// A test ends by panicking; its helpers are no exception.
+#![allow(clippy::unwrap_used)]
+
 mod daemons;
 mod failure;
 mod fsx;

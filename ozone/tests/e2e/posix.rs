@@ -90,7 +90,7 @@ fn data_at_any_offset() {
     let cluster = Cluster::start();
     let mut mount = cluster.mount();
     let path = mount.join("f");
-    let file = OpenOptions::new().read(true).write(true).create(true).open(&path).unwrap();
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     file.write_all_at(b"tail", 5_000_000_000).unwrap();
     file.write_all_at(b"head", 0).unwrap();
     let mut middle = [1; 64];
@@ -113,7 +113,7 @@ fn open_unlinked_files_live_until_they_are_closed() {
     let mut cluster = Cluster::start();
     let mount = cluster.mount();
     let path = mount.join("f");
-    let mut file = OpenOptions::new().read(true).write(true).create(true).open(&path).unwrap();
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     file.write_all(b"still here").unwrap();
     fs::remove_file(&path).unwrap();
     assert_eq!(file.metadata().unwrap().nlink(), 0);
@@ -200,6 +200,6 @@ fn statfs_tells_the_truth() {
     assert!((0.8..=1.05).contains(&(have / want)), "{have} of {want}");
     assert!(ours.blocks_free() > 0 && ours.blocks_available() <= ours.blocks());
     assert_eq!(ours.name_max(), 255);
-    let odd = OpenOptions::new().write(true).create(true).mode(0o600).open(mount.join("f"));
+    let odd = OpenOptions::new().write(true).create_new(true).mode(0o600).open(mount.join("f"));
     assert_eq!(odd.unwrap().metadata().unwrap().mode() & 0o777, 0o600);
 }

@@ -101,7 +101,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
     const RANGE: std::ops::Range<u32> = 20_000..32_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id().wrapping_mul(97);
-    let mut next = || loop {
+    let next = || loop {
         let n = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let port = (RANGE.start + n % (RANGE.end - RANGE.start)) as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
