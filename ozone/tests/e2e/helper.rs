@@ -128,14 +128,14 @@ fn dead_servers_hang_nobody() {
         cluster.process(role).signal(libc::SIGSTOP);
     }
     shell(Path::new("/"), &format!("timeout 10 df {}", mount.path().display()));
-    // A program that waits can be killed.
-    let mut waiting = Command::new("stat").arg(mount.join("f")).spawn().unwrap();
-    await_some("stat to wait in the mount", || {
+    // A program that waits can be killed. (What is known under the lease would not make it wait.)
+    let mut waiting = Command::new("touch").arg(mount.join("new")).spawn().unwrap();
+    await_some("touch to wait in the mount", || {
         let call = fs::read_to_string(format!("/proc/{}/syscall", waiting.id())).ok()?;
-        call.starts_with(&format!("{} ", libc::SYS_statx)).then_some(())
+        call.starts_with(&format!("{} ", libc::SYS_openat)).then_some(())
     });
     waiting.kill().unwrap();
-    let status = await_some("stat to die", || waiting.try_wait().unwrap());
+    let status = await_some("touch to die", || waiting.try_wait().unwrap());
     assert!(crate::harness::process::died_by(status, libc::SIGKILL));
     run(Command::new("umount").arg("-f").arg(mount.path()));
     assert!(!is_mounted(mount.path()));
