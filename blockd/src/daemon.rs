@@ -3,18 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ozone_platform::{Clock, DataDir, DataDirError, Role, std_disk};
 use ozone_proto::blockd::blockd_server::BlockdServer;
-use ozone_rpc::http::{self, Health};
+use ozone_rpc::daemon::{self, Failure, ListenError, Tasks, advertised};
+use ozone_rpc::http::Health;
 use ozone_rpc::{Channels, LeaderClient, net};
 use ozone_types::BlockdId;
 use ozone_types::limits::MESSAGE_MAX;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 use tonic::transport::server::TcpIncoming;
 
 use crate::config::Config;
@@ -24,8 +22,8 @@ use crate::metrics::Metrics;
 use crate::service::{Gate, Service};
 use crate::store::{DiskError, Store, StoreOptions};
 
-/// Calls under way may take this long to end at shutdown.
-const DRAIN: Duration = Duration::from_secs(3);
+/// In errors and in the log.
+const NAME: &str = "blockd";
 
 /// Why a blockd did not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +34,8 @@ pub enum StartError {
     DataDir(#[from] DataDirError),
     #[error(transparent)]
     Disk(#[from] DiskError),
-    #[error("{0}")]
-    Listen(String),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("the token key cannot be read: {0}")]
     TokenKey(io::Error),
     #[error("the thread that opens the disks broke off: {0}")]
@@ -52,9 +50,7 @@ pub struct Blockd {
     store: Arc<Store>,
     /// Kept: it holds the directory's lock.
     data_dir: Arc<DataDir>,
-    failure: watch::Sender<Option<String>>,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
 }
 
 impl std::fmt::Debug for Blockd {
@@ -80,9 +76,8 @@ impl Blockd {
     ) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
         // Listening first: where a port is taken, no directory is made.
-        let (incoming, rpc_addr) = net::bind(config.listen).await.map_err(listen_error)?;
-        let http_listener = net::listen(config.http_listen).await.map_err(listen_error)?;
-        let http_addr = http_listener.local_addr().map_err(listen_error)?;
+        let (incoming, rpc_addr) = daemon::bind(NAME, config.listen).await?;
+        let (http_listener, http_addr) = daemon::listen(NAME, config.http_listen).await?;
 
         let metrics = Metrics::default();
         let news = Arc::new(Notify::new());
@@ -101,9 +96,7 @@ impl Blockd {
             http_addr,
             store: store.clone(),
             data_dir: data_dir.clone(),
-            failure: watch::Sender::new(None),
-            stop: CancellationToken::new(),
-            tasks: JoinSet::new(),
+            tasks: Tasks::new(Failure::new(NAME)),
         };
         let health = Health::starting("starting: not registered with containerd yet");
         let gate = Gate::new(key, clock);
@@ -111,7 +104,7 @@ impl Blockd {
             identity: Identity {
                 blockd: id,
                 address: advertised(config.advertise.as_deref(), rpc_addr),
-                host: config.host.clone().unwrap_or_else(host_name),
+                host: config.host.clone().unwrap_or_else(this_machine),
             },
             data_dir,
             store,
@@ -145,21 +138,12 @@ impl Blockd {
 
     /// Resolves when the daemon has stopped itself because it cannot go on, and says why.
     pub async fn failed(&self) -> String {
-        let mut failure = self.failure.subscribe();
-        match failure.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
-            // The sender lives in self.
-            Err(_) => std::future::pending().await,
-        }
+        self.tasks.failure().wait().await
     }
 
     /// Stops cleanly: answers what is under way, then brings the indexes up to date.
     pub async fn shutdown(mut self) {
-        self.stop.cancel();
-        let drained = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            self.tasks.shutdown().await;
-        }
+        self.tasks.end().await;
         let store = self.store.clone();
         if let Err(err) = tokio::task::spawn_blocking(move || store.close()).await {
             tracing::error!(%err, "closing the disks broke off");
@@ -168,30 +152,27 @@ impl Blockd {
     }
 
     fn serve_rpc(&mut self, incoming: TcpIncoming, gate: Gate) {
-        let service = Service { store: self.store.clone(), gate, stop: self.stop.clone() };
+        let stop = self.tasks.stop().clone();
+        let service = Service { store: self.store.clone(), gate, stop };
         let service = BlockdServer::new(service)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
-        let server = net::server().add_service(service);
-        let done =
-            server.serve_with_incoming_shutdown(incoming, self.stop.clone().cancelled_owned());
-        self.tasks.spawn(watch_server("data", self.failure.clone(), done));
+        self.tasks.serve_rpc("data", net::server().add_service(service), incoming);
     }
 
     fn serve_http(&mut self, listener: tokio::net::TcpListener, metrics: &Metrics, health: Health) {
         let mut registry = Registry::default();
         metrics.register(&mut registry);
-        let stop = self.stop.clone().cancelled_owned();
-        let done = http::serve(listener, Arc::new(registry), health, stop);
-        self.tasks.spawn(watch_server("HTTP", self.failure.clone(), done));
+        self.tasks.serve_http(listener, registry, health);
     }
 
     fn report(&mut self, heartbeats: Heartbeats) {
-        let (stop, failure) = (self.stop.clone(), self.failure.clone());
+        let (stop, failure) = (self.tasks.stop().clone(), self.tasks.failure().clone());
         self.tasks.spawn(async move {
-            tokio::select! {
-                fatal = heartbeats.run() => fail(&failure, &stop, fatal.0),
-                () = stop.cancelled() => {}
+            if let Some(fatal) = stop.run_until_cancelled(heartbeats.run()).await {
+                failure.set(fatal.0);
+                // Its blocks are of no use to this cluster: nobody is served any more.
+                stop.cancel();
             }
         });
     }
@@ -206,12 +187,6 @@ impl Blockd {
                 }
             });
         }
-    }
-}
-
-impl Drop for Blockd {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 
@@ -233,46 +208,8 @@ fn open(
     Ok((data_dir, Arc::new(store), key))
 }
 
-fn fail(failure: &watch::Sender<Option<String>>, stop: &CancellationToken, why: String) {
-    tracing::error!(why, "blockd cannot go on");
-    failure.send_if_modified(|known| {
-        let first = known.is_none();
-        known.get_or_insert(why);
-        first
-    });
-    stop.cancel();
-}
-
-async fn watch_server<E: std::fmt::Display>(
-    what: &str,
-    failure: watch::Sender<Option<String>>,
-    done: impl Future<Output = Result<(), E>>,
-) {
-    if let Err(err) = done.await {
-        failure.send_replace(Some(format!("the {what} server ended: {err}")));
-    }
-}
-
-fn listen_error(err: io::Error) -> StartError {
-    StartError::Listen(match err.kind() {
-        io::ErrorKind::AddrInUse => format!("{err} (another blockd?)"),
-        _ => err.to_string(),
-    })
-}
-
-/// host:port as others reach a listener: as configured, or its address, with this machine's name in
-/// place of "all addresses".
-fn advertised(configured: Option<&str>, addr: SocketAddr) -> String {
-    match configured {
-        Some(configured) => configured.to_owned(),
-        None if addr.ip().is_unspecified() => format!("{}:{}", host_name(), addr.port()),
-        None => addr.to_string(),
-    }
-}
-
-fn host_name() -> String {
-    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
-        Ok(name) if !name.trim().is_empty() => name.trim().to_owned(),
-        _ => "localhost".to_owned(),
-    }
+/// The name under which this machine is known, where the operator gives none. Machines without a name
+/// count as one: replicas go to different machines first.
+fn this_machine() -> String {
+    daemon::host_name().unwrap_or_else(|| "localhost".to_owned())
 }

@@ -5,18 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ozone_raftkit::{Peer, configured_peers};
+use ozone_types::RaftNodeId;
 use ozone_types::limits::CONTAINER_SIZE_MAX;
 use serde::{Deserialize, Serialize};
-
-/// Another member of this Raft group, as this node reaches it.
-#[derive(Deserialize, Serialize, Clone, Debug, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// host:port of its Raft listener.
-    pub raft: String,
-    /// host:port of its RPC listener.
-    pub rpc: String,
-}
 
 /// The configuration of one containerd.
 #[derive(Deserialize, Serialize, Clone, Debug, PartialEq, Eq)]
@@ -100,22 +92,12 @@ impl Config {
         if self.container_size == 0 {
             return Err("container_size must be at least 1".into());
         }
-        let members = self.members()?;
-        if !members.is_empty() && !members.contains_key(&self.node_id) {
-            return Err(format!("peers must include this node ({})", self.node_id));
-        }
-        Ok(())
+        self.members().map(|_| ())
     }
 
-    /// The peers by number. Errors when a key is no node id.
-    pub fn members(&self) -> Result<BTreeMap<u64, &Peer>, String> {
-        self.peers
-            .iter()
-            .map(|(id, peer)| match id.parse::<u64>() {
-                Ok(id) if id > 0 => Ok((id, peer)),
-                _ => Err(format!("peers: '{id}' is not a node id (1, 2, 3, …)")),
-            })
-            .collect()
+    /// The group's members by number; none: a group of one.
+    pub(crate) fn members(&self) -> Result<BTreeMap<RaftNodeId, Peer>, String> {
+        configured_peers(&self.peers, RaftNodeId(self.node_id))
     }
 
     /// The durations that decide about blockds.

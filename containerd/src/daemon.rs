@@ -1,7 +1,6 @@
 //! One running containerd: its listeners, its member of the Raft group, its background work.
 
 use std::fs::Permissions;
-use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -9,16 +8,16 @@ use std::time::Duration;
 
 use ozone_platform::{Clock, DataDir, DataDirError, Role, std_disk};
 use ozone_proto::containerd::containerd_server::ContainerdServer;
-use ozone_raftkit::{Group, GroupConfig, Peer, StoreOptions};
-use ozone_rpc::http::{self, Health};
+use ozone_raftkit::{Group, GroupConfig, StoreOptions};
+use ozone_rpc::daemon::{self, Failure, ListenError, Tasks, advertised};
+use ozone_rpc::http::Health;
 use ozone_rpc::{Channels, net};
 use ozone_types::limits::MESSAGE_MAX;
 use ozone_types::{FsResult, RaftNodeId, RetryClass};
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::Router;
 
 use crate::apply::Machine;
 use crate::config::Config;
@@ -27,20 +26,18 @@ use crate::metrics::Metrics;
 use crate::service::{CurrentLeader, Service};
 use crate::{sweep, tables};
 
+/// In errors and in the log, and the Raft group's name: members of another kind refuse by it.
+const NAME: &str = "containerd";
 /// containerd's log is small: a segment this large lasts for days.
 const LOG_SEGMENT_BYTES: u64 = 8 << 20;
 /// And so are its tables: these bounds of memory are not reached by clusters of petabytes.
 const CHECKPOINT_OVERLAY_BYTES: u64 = 32 << 20;
 const CHECKPOINT_LOG_BYTES: u64 = 64 << 20;
 const STORE: StoreOptions = StoreOptions { overlay_bytes_max: 128 << 20, cache_bytes: 64 << 20 };
-/// Members of another kind of group that are reached by a wrong address refuse by it.
-const GROUP_NAME: &str = "containerd";
 /// How often `/healthz` and the binding to the cluster are looked after.
 const CARE_INTERVAL: Duration = Duration::from_millis(250);
 /// A new leader that cannot begin tries again after this.
 const BEGIN_AGAIN: Duration = Duration::from_millis(100);
-/// Calls under way may take this long to end at shutdown.
-const DRAIN: Duration = Duration::from_secs(3);
 
 /// Why a containerd did not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +46,8 @@ pub enum StartError {
     Config(String),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    #[error("{0}")]
-    Listen(String),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("the Raft log or the tables cannot be opened: {0}")]
     Raft(String),
 }
@@ -61,9 +58,7 @@ pub struct Containerd {
     raft_addr: SocketAddr,
     http_addr: SocketAddr,
     core: Core,
-    failure: watch::Sender<Option<String>>,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
 }
 
 impl std::fmt::Debug for Containerd {
@@ -78,10 +73,9 @@ impl Containerd {
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
         // Listening first: where a port is taken, no directory is made.
-        let (rpc_incoming, rpc_addr) = bind(config.listen).await?;
-        let (raft_incoming, raft_addr) = bind(config.raft_listen).await?;
-        let http_listener = net::listen(config.http_listen).await.map_err(listen_error)?;
-        let http_addr = http_listener.local_addr().map_err(listen_error)?;
+        let (rpc_incoming, rpc_addr) = daemon::bind(NAME, config.listen).await?;
+        let (raft_incoming, raft_addr) = daemon::bind(NAME, config.raft_listen).await?;
+        let (http_listener, http_addr) = daemon::listen(NAME, config.http_listen).await?;
 
         let data_dir = Arc::new(DataDir::open(&config.data_dir, Role::Containerd)?);
         let rpc_address = advertised(config.advertise.as_deref(), rpc_addr);
@@ -94,33 +88,18 @@ impl Containerd {
         let core = Core { config, rpc_address, timing, clock, group, data_dir, metrics };
         let leader = CurrentLeader::default();
         let health = Health::starting("starting: no leader is known yet");
-        let mut daemon = Containerd {
-            rpc_addr,
-            raft_addr,
-            http_addr,
-            core,
-            failure: watch::Sender::new(None),
-            stop: CancellationToken::new(),
-            tasks: JoinSet::new(),
-        };
-        daemon.serve_rpc(rpc_incoming, &leader);
-        daemon.serve_raft(raft_incoming);
-        daemon.serve_http(http_listener, registry, &health);
-        daemon.tasks.spawn(follow_leadership(
-            daemon.core.clone(),
-            leader.clone(),
-            daemon.failure.clone(),
-            daemon.stop.clone(),
-        ));
-        daemon.tasks.spawn(care(
-            daemon.core.clone(),
-            leader,
-            health,
-            daemon.failure.clone(),
-            daemon.stop.clone(),
-        ));
+        let mut tasks = Tasks::new(Failure::new(NAME));
+        tasks.serve_rpc("RPC", services(&core, &leader), rpc_incoming);
+        tasks.serve_rpc("Raft", net::server().add_service(core.group.service()), raft_incoming);
+        tasks.serve_http(http_listener, registry, health.clone());
+        let group = core.group.clone();
+        tasks.fail_when(async move { group.failed().await });
+        let (failure, stop) = (tasks.failure().clone(), tasks.stop().clone());
+        let lead = follow_leadership(core.clone(), leader.clone(), failure.clone(), stop.clone());
+        tasks.spawn(lead);
+        tasks.spawn(care(core.clone(), leader, health, failure, stop));
         tracing::info!(%rpc_addr, %raft_addr, %http_addr, "containerd listens");
-        Ok(daemon)
+        Ok(Containerd { rpc_addr, raft_addr, http_addr, core, tasks })
     }
 
     /// Where the RPC listener really listens.
@@ -140,70 +119,23 @@ impl Containerd {
 
     /// Resolves when the daemon has stopped itself because it cannot go on, and says why.
     pub async fn failed(&self) -> String {
-        let mut failure = self.failure.subscribe();
-        match failure.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
-            // The sender lives in self.
-            Err(_) => std::future::pending().await,
-        }
+        self.tasks.failure().wait().await
     }
 
     /// Stops cleanly: answers what is under way, then closes log and tables.
     pub async fn shutdown(mut self) {
-        self.stop.cancel();
-        let drained = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            self.tasks.shutdown().await;
-        }
+        self.tasks.end().await;
         self.core.group.shutdown().await;
         tracing::info!("containerd has stopped");
     }
-
-    fn serve_rpc(&mut self, incoming: TcpIncoming, leader: &CurrentLeader) {
-        let service = Service { core: self.core.clone(), leader: leader.clone() };
-        let service = ContainerdServer::new(service)
-            .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX);
-        let server = net::server().add_service(service);
-        let done =
-            server.serve_with_incoming_shutdown(incoming, self.stop.clone().cancelled_owned());
-        self.tasks.spawn(watch_server("RPC", self.failure.clone(), done));
-    }
-
-    fn serve_raft(&mut self, incoming: TcpIncoming) {
-        let server = net::server().add_service(self.core.group.service());
-        let done =
-            server.serve_with_incoming_shutdown(incoming, self.stop.clone().cancelled_owned());
-        self.tasks.spawn(watch_server("Raft", self.failure.clone(), done));
-    }
-
-    fn serve_http(
-        &mut self,
-        listener: tokio::net::TcpListener,
-        registry: Registry,
-        health: &Health,
-    ) {
-        let stop = self.stop.clone().cancelled_owned();
-        let done = http::serve(listener, Arc::new(registry), health.clone(), stop);
-        self.tasks.spawn(watch_server("HTTP", self.failure.clone(), done));
-    }
 }
 
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-async fn bind(addr: SocketAddr) -> Result<(TcpIncoming, SocketAddr), StartError> {
-    net::bind(addr).await.map_err(listen_error)
-}
-
-fn listen_error(err: io::Error) -> StartError {
-    StartError::Listen(match err.kind() {
-        io::ErrorKind::AddrInUse => format!("{err} (another containerd?)"),
-        _ => err.to_string(),
-    })
+fn services(core: &Core, leader: &CurrentLeader) -> Router {
+    let service = Service { core: core.clone(), leader: leader.clone() };
+    let service = ContainerdServer::new(service)
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
+    net::server().add_service(service)
 }
 
 async fn start_group(
@@ -213,7 +145,6 @@ async fn start_group(
     raft_addr: SocketAddr,
 ) -> Result<Group<Machine>, StartError> {
     let node = RaftNodeId(config.node_id);
-    let members = config.members().map_err(StartError::Config)?;
     let dir = data_dir.path().join("raft");
     // The key of all block tokens will be in there.
     let private = std_disk()
@@ -223,11 +154,8 @@ async fn start_group(
     let group = GroupConfig {
         address: advertised(config.raft_advertise.as_deref(), raft_addr),
         rpc_address: rpc_address.to_owned(),
-        name: GROUP_NAME.to_owned(),
-        peers: members
-            .into_iter()
-            .map(|(id, p)| (RaftNodeId(id), Peer { raft: p.raft.clone(), rpc: p.rpc.clone() }))
-            .collect(),
+        name: NAME.to_owned(),
+        peers: config.members().map_err(StartError::Config)?,
         store: STORE,
         checkpoint_overlay_bytes: CHECKPOINT_OVERLAY_BYTES,
         checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
@@ -239,50 +167,11 @@ async fn start_group(
         .map_err(|err| StartError::Raft(err.to_string()))
 }
 
-/// host:port as others reach a listener: as configured, or its address, with this machine's name in
-/// place of "all addresses".
-fn advertised(configured: Option<&str>, addr: SocketAddr) -> String {
-    if let Some(configured) = configured {
-        return configured.to_owned();
-    }
-    if !addr.ip().is_unspecified() {
-        return addr.to_string();
-    }
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" | "(none)" => format!("127.0.0.1:{}", addr.port()),
-        name => format!("{name}:{}", addr.port()),
-    }
-}
-
-/// A listener that ends with an error is the end of the daemon.
-async fn watch_server<E: std::fmt::Display>(
-    name: &'static str,
-    failure: watch::Sender<Option<String>>,
-    done: impl Future<Output = Result<(), E>>,
-) {
-    if let Err(err) = done.await {
-        fail(&failure, format!("the {name} listener failed: {err}"));
-    }
-}
-
-/// The first failure is the one that counts.
-fn fail(failure: &watch::Sender<Option<String>>, why: String) {
-    failure.send_if_modified(|known| {
-        let first = known.is_none();
-        if first {
-            tracing::error!(why, "containerd cannot go on");
-            *known = Some(why);
-        }
-        first
-    });
-}
-
 /// Makes a [`Leader`] when leadership begins, and ends it when leadership does.
 async fn follow_leadership(
     core: Core,
     current: CurrentLeader,
-    failure: watch::Sender<Option<String>>,
+    failure: Failure,
     stop: CancellationToken,
 ) {
     let mut leadership = core.group.leadership();
@@ -339,14 +228,14 @@ enum Begun {
 
 async fn begin_leadership(
     core: &Core,
-    failure: &watch::Sender<Option<String>>,
+    failure: &Failure,
     term: u64,
     ended: CancellationToken,
 ) -> Begun {
     match Leader::begin(core.clone(), term, ended).await {
         Ok(leader) => {
             if let Err(err) = core.data_dir.bind_cluster(leader.cluster.id) {
-                fail(failure, err.to_string());
+                failure.set(err.to_string());
                 return Begun::Never;
             }
             tracing::info!(term, cluster = %leader.cluster.id, "leads its group");
@@ -354,7 +243,7 @@ async fn begin_leadership(
             Begun::Leads(leader)
         }
         Err(err) if err.retry_class() == RetryClass::Final => {
-            fail(failure, err.to_string());
+            failure.set(err.to_string());
             Begun::Never
         }
         Err(err) => {
@@ -364,32 +253,31 @@ async fn begin_leadership(
     }
 }
 
-/// Keeps `/healthz` true, binds a follower's directory to the cluster, and watches the group.
+/// Keeps `/healthz` true, and binds a follower's directory to the cluster.
 async fn care(
     core: Core,
     current: CurrentLeader,
     health: Health,
-    failure: watch::Sender<Option<String>>,
+    failure: Failure,
     stop: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(CARE_INTERVAL);
+    let failed = failure.wait();
+    tokio::pin!(failed);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
+            why = &mut failed => return health.set_bad(why),
             _ = ticks.tick() => {}
         }
-        if let Some(why) = core.group.status().failed {
+        if let Err(why) = bind_if_known(&core) {
             health.set_bad(&why);
-            return fail(&failure, why);
+            return failure.set(why);
         }
         if current.read().is_some() || (!core.group.is_leader() && core.group.leader().is_some()) {
             health.set_ok();
         } else {
             health.set_bad("the group has no leader");
-        }
-        if let Err(why) = bind_if_known(&core) {
-            health.set_bad(&why);
-            return fail(&failure, why);
         }
     }
 }
@@ -403,19 +291,5 @@ fn bind_if_known(core: &Core) -> Result<(), String> {
     match known.map_err(|err| err.to_string())? {
         Some(cluster) => core.data_dir.bind_cluster(cluster.id).map_err(|err| err.to_string()),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn advertised_addresses() {
-        let local: SocketAddr = "127.0.0.1:9860".parse().unwrap();
-        assert_eq!(advertised(None, local), "127.0.0.1:9860");
-        assert_eq!(advertised(Some("a.example:1"), local), "a.example:1");
-        let any = advertised(None, "0.0.0.0:9860".parse().unwrap());
-        assert!(any.ends_with(":9860") && !any.starts_with("0.0.0.0"), "{any}");
     }
 }

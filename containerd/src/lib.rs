@@ -28,5 +28,6 @@ mod sweep;
 mod tables;
 mod topology;
 
-pub use config::{Config, Peer};
+pub use config::Config;
 pub use daemon::{Containerd, StartError};
+pub use ozone_raftkit::Peer;

@@ -13,6 +13,7 @@ pub mod helper;
 pub mod mount;
 pub mod options;
 mod runfile;
+pub mod site_file;
 mod syslog;
 mod system;
 pub mod umount;

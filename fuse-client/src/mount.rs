@@ -17,6 +17,7 @@ use crate::device::{self, DeviceOptions};
 use crate::fuse::Session;
 use crate::options::{self, KernelFlags, Options, Source, UsageError};
 use crate::runfile::{Record, RunFile, State};
+use crate::site_file::{SITE_FILE, SiteFile};
 use crate::system;
 use crate::vfs::{Backend, Vfs};
 
@@ -54,14 +55,14 @@ pub struct MountConfig {
 
 impl MountConfig {
     /// From a source and options. The servers are those of the source, else those of `metad=`, else
-    /// those of the configuration file.
+    /// those of the site file.
     pub fn new(source: &str, mountpoint: &Path, options: &Options) -> Result<Self, UsageError> {
         let parsed = Source::parse(source)?;
-        let file = options.config.as_deref().unwrap_or(Path::new(options::CONFIG_FILE));
+        let file = options.config.as_deref().unwrap_or(Path::new(SITE_FILE));
         let metad = match (parsed.metad.is_empty(), options.metad.is_empty()) {
             (false, _) => parsed.metad,
             (true, false) => options.metad.clone(),
-            (true, true) => options::servers_from_file(file)?,
+            (true, true) => SiteFile::read(file)?.metad,
         };
         if metad.is_empty() {
             return Err(UsageError(format!(
@@ -184,12 +185,7 @@ pub(crate) fn run_reporting(
 ) -> Result<(), MountError> {
     let system = |what| move |cause| MountError::System { what, cause };
     system::keep_memory_together();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("ozone-client")
-        .max_blocking_threads(64)
-        .enable_all()
-        .build()
-        .map_err(system("cannot start threads"))?;
+    let runtime = ozone_rpc::runtime("ozone-client").map_err(system("cannot start threads"))?;
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
@@ -483,7 +479,7 @@ mod tests {
     fn servers_come_from_the_file_last() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ozone.toml");
-        std::fs::write(&path, "metad = [\"f\"]").unwrap();
+        std::fs::write(&path, "metad = ['f']\ncontainerd = ['c']").unwrap();
         let options = Options { config: Some(path), ..Options::default() };
         let config = MountConfig::new("/vol1/bucket1", Path::new("/mnt"), &options).unwrap();
         assert_eq!(config.metad, ["f:9862"]);

@@ -1,15 +1,12 @@
-//! What the user says: the source, the options after `-o`, and the configuration file.
+//! What the user says: the source, and the options after `-o`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ozone_types::{BucketName, VolumeName};
-use serde::Deserialize;
 
 /// metad's port where an address has none.
 pub const METAD_PORT: u16 = 9862;
-/// Where servers are looked up when neither source nor options name them.
-pub const CONFIG_FILE: &str = "/etc/ozone/ozone.toml";
 /// The ceiling of the mount process, in bytes.
 pub const DEFAULT_MEMORY: u64 = 512 << 20;
 /// Below this a mount could not hold its own buffers.
@@ -70,8 +67,13 @@ impl Source {
     }
 }
 
-/// One address of metad, with its port filled in: `host`, `host:port`, `[v6]`, `[v6]:port`.
-pub fn server(text: &str) -> Result<String, UsageError> {
+/// One address of metad, with its port filled in.
+fn server(text: &str) -> Result<String, UsageError> {
+    address(text, METAD_PORT)
+}
+
+/// `host:port` from `host`, `host:port`, `[v6]` or `[v6]:port`; `default_port` where it has none.
+pub fn address(text: &str, default_port: u16) -> Result<String, UsageError> {
     let text = text.trim();
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -86,7 +88,7 @@ pub fn server(text: &str) -> Result<String, UsageError> {
         },
     };
     let port = match port {
-        Some("") => METAD_PORT,
+        Some("") => default_port,
         Some(port) => match port.parse() {
             Ok(port) if port != 0 => port,
             _ => return wrong(format!("'{text}': '{port}' is no port")),
@@ -315,27 +317,6 @@ pub fn memory(text: &str) -> Result<u64, UsageError> {
     }
 }
 
-/// The client's part of the configuration file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct ConfigFile {
-    /// Addresses of metad, `host[:port]`.
-    metad: Vec<String>,
-}
-
-/// The addresses in a configuration file; none if there is no such file. Errors: a file that cannot be
-/// read or understood.
-pub fn servers_from_file(path: &Path) -> Result<Vec<String>, UsageError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(err) => return wrong(format!("cannot read {}: {err}", path.display())),
-    };
-    let file: ConfigFile =
-        toml::from_str(&text).map_err(|err| UsageError(format!("{}: {err}", path.display())))?;
-    file.metad.iter().map(|address| server(address)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -459,16 +440,5 @@ mod tests {
         for text in ["", "M", "1T", "-1", "99999999999G", "1.5G"] {
             assert!(size(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn configuration_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ozone.toml");
-        assert_eq!(servers_from_file(&path), Ok(Vec::new()), "no file, no servers");
-        std::fs::write(&path, "metad = [\"m1\", \"m2:5\"]\n").unwrap();
-        assert_eq!(servers_from_file(&path).unwrap(), ["m1:9862", "m2:5"]);
-        std::fs::write(&path, "metadata = []\n").unwrap();
-        assert!(servers_from_file(&path).unwrap_err().0.contains("metadata"));
     }
 }

@@ -4,17 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ozone_raftkit::Peer;
+use ozone_raftkit::{Peer, configured_peers};
 use ozone_types::RaftNodeId;
 use serde::{Deserialize, Serialize};
-
-/// Where another member of the metad group is found; both `host:port`.
-#[derive(Deserialize, Serialize, Clone, Debug, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct PeerConfig {
-    pub raft: String,
-    pub rpc: String,
-}
 
 /// The configuration of one metad. Unknown keys are errors.
 #[derive(Deserialize, Serialize, Clone, Debug)]
@@ -35,7 +27,7 @@ pub struct Config {
     /// This member's number in the group, from 1.
     pub node_id: u64,
     /// All members by number; empty: a group of one. Counts at the first start only.
-    pub peers: BTreeMap<String, PeerConfig>,
+    pub peers: BTreeMap<String, Peer>,
     /// RPC addresses of the containerd group, `host:port`.
     pub containerd: Vec<String>,
     /// How long a client's session lives without a renewal.
@@ -96,24 +88,12 @@ impl Config {
         at_least("write_containers", self.write_containers.into(), 1)?;
         at_least("reserve_blocks", self.reserve_blocks.into(), 1)?;
         at_least("log_segment_bytes", self.log_segment_bytes, 1 << 20)?;
-        let peers = self.raft_peers()?;
-        if !peers.is_empty() && !peers.contains_key(&RaftNodeId(self.node_id)) {
-            return Err(format!("node_id = {} is not among the peers", self.node_id));
-        }
-        Ok(())
+        self.members().map(|_| ())
     }
 
-    /// The members by number. Error: a key that is no number.
-    pub fn raft_peers(&self) -> Result<BTreeMap<RaftNodeId, Peer>, String> {
-        self.peers
-            .iter()
-            .map(|(id, peer)| match id.parse::<u64>() {
-                Ok(id) if id > 0 => {
-                    Ok((RaftNodeId(id), Peer { raft: peer.raft.clone(), rpc: peer.rpc.clone() }))
-                }
-                Ok(_) | Err(_) => Err(format!("peers.{id}: a member is a number from 1")),
-            })
-            .collect()
+    /// The group's members by number; none: a group of one.
+    pub(crate) fn members(&self) -> Result<BTreeMap<RaftNodeId, Peer>, String> {
+        configured_peers(&self.peers, RaftNodeId(self.node_id))
     }
 }
 
@@ -131,11 +111,11 @@ mod tests {
         };
         assert!(wrong(|c| c.containerd.clear()).contains("containerd"));
         assert!(wrong(|c| c.lease_ms = 1).contains("lease_ms"));
-        let peer = PeerConfig { raft: "h:1".into(), rpc: "h:2".into() };
+        let peer = Peer { raft: "h:1".into(), rpc: "h:2".into() };
         let peers = |id: &str| BTreeMap::from([(id.to_owned(), peer.clone())]);
         let with = |id: &str| Config { peers: peers(id), ..Config::default() };
-        assert!(with("2").validate().unwrap_err().contains("not among"));
-        assert!(with("one").validate().unwrap_err().contains("peers.one"));
+        assert!(with("2").validate().unwrap_err().contains("include this node"));
+        assert!(with("one").validate().unwrap_err().contains("'one'"));
         assert_eq!(with("1").validate(), Ok(()));
     }
 }

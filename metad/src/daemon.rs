@@ -9,14 +9,15 @@ use ozone_platform::{Clock, DataDir, DataDirError, Disk, Role, std_disk};
 use ozone_proto::metad::metad_admin_server::MetadAdminServer;
 use ozone_proto::metad::metad_server::MetadServer;
 use ozone_raftkit::GroupConfig;
-use ozone_rpc::http::{self, Health};
+use ozone_rpc::daemon::{self, Failure, ListenError, Tasks, advertised};
+use ozone_rpc::http::Health;
 use ozone_rpc::{Channels, net};
 use ozone_types::limits::MESSAGE_MAX;
 use ozone_types::{FsError, RaftNodeId};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
 
 use crate::apply::MetadState;
 use crate::config::Config;
@@ -26,8 +27,8 @@ use crate::metrics::{Gauges, Metrics};
 use crate::node::{Group, Node};
 use crate::service::{AdminService, MetadService};
 
-/// Calls that are still running when the daemon stops get this long.
-const STOP_WAIT: Duration = Duration::from_secs(3);
+/// In errors and in the log, and the Raft group's name: members of another kind refuse by it.
+const NAME: &str = "metad";
 /// Before a term's state is built again after an error.
 const BEGIN_RETRY: Duration = Duration::from_millis(50);
 
@@ -39,8 +40,8 @@ pub enum StartError {
     Config(String),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    #[error("{0} (another metad?)")]
-    InUse(io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("the Raft group cannot start: {0}")]
@@ -55,24 +56,20 @@ pub struct Metad {
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
     raft_addr: SocketAddr,
-    /// Stops taking part: no leader state, no attaching.
+    /// Stops taking part: no leader state, no attaching. A child of the tasks' stop.
     retire: CancellationToken,
-    /// Stops the listeners.
-    close: CancellationToken,
     leading: JoinHandle<()>,
-    tasks: TaskTracker,
+    tasks: Tasks,
     _dir: Arc<DataDir>,
-    _stop: [DropGuard; 2],
 }
 
 /// Starts one metad. It serves clients when it knows its cluster (containerd has answered once,
 /// now or in an earlier life) and leads its group.
 pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Metad, StartError> {
     config.validate().map_err(StartError::Config)?;
-    let rpc = listen(config.listen).await?;
-    let raft = listen(config.raft_listen).await?;
-    let http = net::listen(config.http_listen).await.map_err(in_use)?;
-    let addrs = [rpc.1, raft.1, http.local_addr()?];
+    let (rpc_incoming, rpc_addr) = daemon::bind(NAME, config.listen).await?;
+    let (raft_incoming, raft_addr) = daemon::bind(NAME, config.raft_listen).await?;
+    let (http_listener, http_addr) = daemon::listen(NAME, config.http_listen).await?;
 
     let disk = std_disk();
     let dir = Arc::new(DataDir::open(&config.data_dir, Role::Metad)?);
@@ -82,11 +79,14 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Metad, Start
         dir.bind_cluster(identity.cluster)?;
     }
     let channels = Channels::new();
+    let addrs = (rpc_addr, raft_addr);
     let group = join_group(&config, &dir, disk.clone(), addrs, channels.clone()).await?;
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let node = Node::new(group, clock, channels, config, metrics).map_err(StartError::Raft)?;
+    let failure = Failure::new(NAME);
+    let node = Node::new(group, clock, channels, config, metrics, failure.clone())
+        .map_err(StartError::Raft)?;
     registry.register_collector(Box::new(Gauges(Arc::downgrade(&node))));
     let health = match known {
         Some(identity) => {
@@ -96,52 +96,44 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Metad, Start
         None => Health::starting("waiting for containerd"),
     };
 
-    let (retire, close) = (CancellationToken::new(), CancellationToken::new());
-    let stop = [retire.clone().drop_guard(), close.clone().drop_guard()];
-    let tasks = TaskTracker::new();
-    let max = MESSAGE_MAX;
-    let metad = MetadServer::new(MetadService::new(node.clone()))
-        .max_decoding_message_size(max)
-        .max_encoding_message_size(max);
-    let admin = MetadAdminServer::new(AdminService::new(node.clone()));
-    let clients = net::server().add_service(metad).add_service(admin);
-    tasks.spawn(clients.serve_with_incoming_shutdown(rpc.0, close.clone().cancelled_owned()));
-    let members = net::server().add_service(node.group.service());
-    tasks.spawn(members.serve_with_incoming_shutdown(raft.0, close.clone().cancelled_owned()));
-    let registry = Arc::new(registry);
-    tasks.spawn(http::serve(http, registry, health.clone(), close.clone().cancelled_owned()));
+    let mut tasks = Tasks::new(failure.clone());
+    tasks.serve_rpc("RPC", client_services(&node), rpc_incoming);
+    tasks.serve_rpc("Raft", net::server().add_service(node.group.service()), raft_incoming);
+    tasks.serve_http(http_listener, registry, health.clone());
+    let group = node.group.clone();
+    tasks.fail_when(async move { group.failed().await });
+    let retire = tasks.stop().child_token();
     let attach = identity::attach(node.clone(), disk, dir.clone(), health.clone());
     let until = retire.clone();
-    tasks.spawn(async move { until.run_until_cancelled_owned(attach).await });
-    tasks.spawn(watch_failure(node.clone(), health, retire.clone()));
+    tasks.spawn(async move {
+        until.run_until_cancelled_owned(attach).await;
+    });
+    tasks.spawn(retire_on_failure(failure, health, retire.clone()));
     let leading = tokio::spawn(lead(node.clone(), retire.clone()));
-    tracing::info!(rpc = %addrs[0], raft = %addrs[1], http = %addrs[2], "metad listens");
-    Ok(Metad {
-        node,
-        rpc_addr: addrs[0],
-        raft_addr: addrs[1],
-        http_addr: addrs[2],
-        retire,
-        close,
-        leading,
-        tasks,
-        _dir: dir,
-        _stop: stop,
-    })
+    tracing::info!(rpc = %rpc_addr, raft = %raft_addr, http = %http_addr, "metad listens");
+    Ok(Metad { node, rpc_addr, http_addr, raft_addr, retire, leading, tasks, _dir: dir })
+}
+
+fn client_services(node: &Arc<Node>) -> Router {
+    let metad = MetadServer::new(MetadService::new(node.clone()))
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
+    let admin = MetadAdminServer::new(AdminService::new(node.clone()));
+    net::server().add_service(metad).add_service(admin)
 }
 
 async fn join_group(
     config: &Config,
     dir: &DataDir,
     disk: Arc<dyn Disk>,
-    [rpc, raft, _]: [SocketAddr; 3],
+    (rpc, raft): (SocketAddr, SocketAddr),
     channels: Channels,
 ) -> Result<Group, StartError> {
     let group = GroupConfig {
-        name: "metad".to_owned(),
-        address: advertised(&config.raft_advertise, raft),
-        rpc_address: advertised(&config.advertise, rpc),
-        peers: config.raft_peers().map_err(StartError::Config)?,
+        name: NAME.to_owned(),
+        address: advertised(config.raft_advertise.as_deref(), raft),
+        rpc_address: advertised(config.advertise.as_deref(), rpc),
+        peers: config.members().map_err(StartError::Config)?,
         log_segment_bytes: config.log_segment_bytes,
         ..GroupConfig::new(RaftNodeId(config.node_id), dir.path().join("raft"), disk)
     };
@@ -165,55 +157,24 @@ impl Metad {
     /// Resolves when metad has stopped itself, with the reason: a disk failed, or it belongs to
     /// another cluster.
     pub async fn failed(&self) -> String {
-        self.node.failed().await
+        self.tasks.failure().wait().await
     }
 
     /// Stops cleanly: streams are closed, calls finish or are refused, the group is left in order.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.retire.cancel();
         if let Err(err) = self.leading.await {
             tracing::error!(%err, "the task that leads has panicked");
         }
-        self.close.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(STOP_WAIT, self.tasks.wait()).await.is_err() {
-            tracing::warn!("some calls did not end in time");
-        }
+        self.tasks.end().await;
         self.node.group.shutdown().await;
     }
 }
 
-async fn listen(
-    addr: SocketAddr,
-) -> Result<(tonic::transport::server::TcpIncoming, SocketAddr), StartError> {
-    net::bind(addr).await.map_err(in_use)
-}
-
-fn in_use(err: io::Error) -> StartError {
-    match err.kind() {
-        io::ErrorKind::AddrInUse => StartError::InUse(err),
-        _ => StartError::Io(err),
-    }
-}
-
-/// As others reach it: what is configured, or the address listened on, with this machine's name in
-/// place of 0.0.0.0.
-fn advertised(configured: &Option<String>, bound: SocketAddr) -> String {
-    match configured {
-        Some(address) => address.clone(),
-        None if bound.ip().is_unspecified() => {
-            let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-            let name = name.map_or_else(|_| "localhost".to_owned(), |n| n.trim().to_owned());
-            format!("{name}:{}", bound.port())
-        }
-        None => bound.to_string(),
-    }
-}
-
-async fn watch_failure(node: Arc<Node>, health: Health, retire: CancellationToken) {
+/// A metad that has failed says so at `/healthz`, and leads no more.
+async fn retire_on_failure(failure: Failure, health: Health, retire: CancellationToken) {
     tokio::select! {
-        why = node.failed() => {
-            tracing::error!(why, "metad stops itself");
+        why = failure.wait() => {
             health.set_bad(why);
             retire.cancel();
         }

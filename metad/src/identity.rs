@@ -98,7 +98,7 @@ pub async fn attach(node: Arc<Node>, disk: Arc<dyn Disk>, dir: Arc<DataDir>, hea
                 return;
             }
             Err(err) if err.code() == ErrorCode::WrongCluster => {
-                node.stop_because(err.detail().to_owned());
+                node.failure.set(err.detail());
                 return;
             }
             Err(err) => err,

@@ -28,5 +28,6 @@ mod service;
 mod sessions;
 pub mod tables;
 
-pub use config::{Config, PeerConfig};
+pub use config::Config;
 pub use daemon::{Metad, StartError, start};
+pub use ozone_raftkit::Peer;

@@ -12,12 +12,13 @@ use ozone_proto::metad_log::command::Command;
 use ozone_proto::metad_log::command_reply::Reply;
 use ozone_proto::status::{not_leader, to_status};
 use ozone_raftkit::View;
+use ozone_rpc::daemon::Failure;
 use ozone_rpc::token::{Rights, TokenKey};
 use ozone_rpc::{Channels, LeaderClient};
 use ozone_types::{BlockEpoch, BlockId, ClusterId, ErrorCode, FsError, FsResult};
 use parking_lot::RwLock;
 use prost::Message;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tonic::Status;
 
 use crate::apply::MetadState;
@@ -50,7 +51,8 @@ pub struct Node {
     identified: Notify,
     /// The term that this node leads. Lock order: a leaf.
     leader: RwLock<Option<Arc<Leader>>>,
-    failure: watch::Sender<Option<String>>,
+    /// Why this node must stop, if it must.
+    pub failure: Failure,
 }
 
 impl fmt::Debug for Node {
@@ -66,6 +68,7 @@ impl Node {
         channels: Channels,
         config: Config,
         metrics: Arc<Metrics>,
+        failure: Failure,
     ) -> FsResult<Arc<Node>> {
         let containerd = LeaderClient::new(channels.clone(), config.containerd.clone())?;
         Ok(Arc::new(Node {
@@ -78,7 +81,7 @@ impl Node {
             identity: OnceLock::new(),
             identified: Notify::new(),
             leader: RwLock::new(None),
-            failure: watch::Sender::new(None),
+            failure,
         }))
     }
 
@@ -147,35 +150,8 @@ impl Node {
 
     /// The tables cannot be read: this node stops. Returns what a caller is told meanwhile.
     pub fn fatal(&self, err: &io::Error) -> FsError {
-        self.stop_because(format!("the tables cannot be read: {err}"));
+        self.failure.set(format!("the tables cannot be read: {err}"));
         FsError::with(ErrorCode::Unavailable, "this metad has failed and stops")
-    }
-
-    pub fn stop_because(&self, why: String) {
-        self.failure.send_if_modified(|failure| {
-            let first = failure.is_none();
-            if first {
-                *failure = Some(why);
-            }
-            first
-        });
-    }
-
-    /// Resolves when this node must stop, with the reason.
-    pub async fn failed(&self) -> String {
-        let mut failure = self.failure.subscribe();
-        let own = async move {
-            let why = failure.wait_for(Option::is_some).await.map(|why| why.clone());
-            match why {
-                Ok(why) => why.unwrap_or_default(),
-                // The sender lives in `self`.
-                Err(_) => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            why = own => why,
-            why = self.group.failed() => why,
-        }
     }
 
     /// The gRPC status of an error; NOT_LEADER says who leads.

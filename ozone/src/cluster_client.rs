@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
+use ozone_fuse_client::site_file::{SITE_FILE, SiteFile};
 use ozone_proto::metad::metad_admin_client::MetadAdminClient;
 use ozone_rpc::{Channels, LeaderClient, Retry};
 use ozone_types::{FsError, FsResult, limits};
@@ -11,7 +12,6 @@ use tonic::transport::Channel;
 
 use crate::Failure;
 
-const SITE_FILE: &str = "/etc/ozone/ozone.toml";
 /// How long a command waits for a server before it gives up.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -31,7 +31,7 @@ pub struct MetadAddress {
 impl MetadAddress {
     /// The addresses by flag, site file or default.
     pub fn resolve(&self) -> Result<Vec<String>, Failure> {
-        addresses(&self.metad, "metad", "127.0.0.1:9862")
+        addresses(&self.metad, Path::new(SITE_FILE), |site| site.metad, "127.0.0.1:9862")
     }
 }
 
@@ -51,24 +51,23 @@ pub struct ContainerdAddress {
 impl ContainerdAddress {
     /// The addresses by flag, site file or default.
     pub fn resolve(&self) -> Result<Vec<String>, Failure> {
-        addresses(&self.containerd, "containerd", "127.0.0.1:9860")
+        let file = Path::new(SITE_FILE);
+        addresses(&self.containerd, file, |site| site.containerd, "127.0.0.1:9860")
     }
 }
 
-fn addresses(flag: &[String], key: &str, default: &str) -> Result<Vec<String>, Failure> {
+/// By flag, else as `of` finds them in the site file, else the default.
+fn addresses(
+    flag: &[String],
+    file: &Path,
+    of: impl FnOnce(SiteFile) -> Vec<String>,
+    default: &str,
+) -> Result<Vec<String>, Failure> {
     if !flag.is_empty() {
         return Ok(flag.to_vec());
     }
-    let wrong = |e: &dyn std::fmt::Display| Failure::new(2, format!("{SITE_FILE}: {e}"));
-    if Path::new(SITE_FILE).exists() {
-        let text = std::fs::read_to_string(SITE_FILE).map_err(|e| wrong(&e))?;
-        let table: toml::Table = toml::from_str(&text).map_err(|e| wrong(&e))?;
-        if let Some(list) = table.get(key) {
-            let list = list.as_array().ok_or_else(|| wrong(&format!("{key} must be a list")))?;
-            return Ok(list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect());
-        }
-    }
-    Ok(vec![default.to_owned()])
+    let listed = of(SiteFile::read(file).map_err(|err| Failure::new(2, err.to_string()))?);
+    Ok(if listed.is_empty() { vec![default.to_owned()] } else { listed })
 }
 
 /// metad's administration service.
@@ -107,4 +106,28 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
 /// Ozone's way to fail: `VOLUME_NOT_FOUND message`, exit status 255.
 pub fn refused(err: FsError) -> Failure {
     Failure::new(255, err.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_from_the_flag_then_the_site_file_then_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ozone.toml");
+        let metad = |flag: &[String]| addresses(flag, &file, |site| site.metad, "d:9862");
+        let containerd = || addresses(&[], &file, |site| site.containerd, "d:9860");
+        assert_eq!(metad(&[]).unwrap(), ["d:9862"], "no file");
+        std::fs::write(&file, "metad = ['m1', 'm2:1']\n").unwrap();
+        assert_eq!(metad(&[]).unwrap(), ["m1:9862", "m2:1"]);
+        assert_eq!(containerd().unwrap(), ["d:9860"]);
+        assert_eq!(metad(&["f:1".to_owned()]).unwrap(), ["f:1"]);
+
+        std::fs::write(&file, "metda = ['m1']\n").unwrap();
+        let refused = containerd().unwrap_err();
+        assert_eq!(refused.status, 2);
+        assert!(refused.text.contains("ozone.toml") && refused.text.contains("metda"));
+        assert_eq!(metad(&["f:1".to_owned()]).unwrap(), ["f:1"], "what is not needed is not read");
+    }
 }

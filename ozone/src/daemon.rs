@@ -150,8 +150,7 @@ where
 {
     logging::start(log)?;
     let cannot = |e: &dyn std::fmt::Display| Failure::new(1, format!("cannot start: {e}"));
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| cannot(&e))?;
+    let runtime = ozone_rpc::runtime("ozone-daemon").map_err(|e| cannot(&e))?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| cannot(&e))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| cannot(&e))?;

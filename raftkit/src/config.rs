@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ozone_platform::Disk;
 use ozone_types::RaftNodeId;
+use serde::{Deserialize, Serialize};
 
 use crate::store::{StoreOptions, TableId, Txn};
 
@@ -22,13 +23,34 @@ pub trait StateMachine: Send + Sync + 'static {
     fn apply(&self, txn: &mut Txn<'_>, command: &[u8]) -> io::Result<Vec<u8>>;
 }
 
-/// Where a member of a group is found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where a member of a group is found, as other nodes reach it. Also a value in configuration files.
+#[derive(Deserialize, Serialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
 pub struct Peer {
     /// host:port of its Raft service.
     pub raft: String,
     /// host:port at which it serves clients; what a leader hint names.
     pub rpc: String,
+}
+
+/// The members of `node`'s group by number. `peers` is as a configuration file has them, whose keys
+/// are strings; empty: a group of one. Errors are sentences for the operator: a key that is no
+/// number, or `node` is not among them.
+pub fn configured_peers(
+    peers: &BTreeMap<String, Peer>,
+    node: RaftNodeId,
+) -> Result<BTreeMap<RaftNodeId, Peer>, String> {
+    let members = peers
+        .iter()
+        .map(|(id, peer)| match id.parse::<u64>() {
+            Ok(id) if id > 0 => Ok((RaftNodeId(id), peer.clone())),
+            Ok(_) | Err(_) => Err(format!("peers: '{id}' is not a node id (1, 2, 3, …)")),
+        })
+        .collect::<Result<BTreeMap<_, _>, _>>()?;
+    if !members.is_empty() && !members.contains_key(&node) {
+        return Err(format!("peers must include this node (node_id = {})", node.0));
+    }
+    Ok(members)
 }
 
 #[derive(Clone, Debug)]
@@ -124,4 +146,23 @@ pub struct GroupStatus {
     pub checkpoint: u64,
     /// Why this node has stopped, if it has.
     pub failed: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_numbered_and_include_this_node() {
+        let peer = Peer { raft: "h:1".into(), rpc: "h:2".into() };
+        let read = |id: &str| {
+            configured_peers(&BTreeMap::from([(id.to_owned(), peer.clone())]), RaftNodeId(2))
+        };
+        assert_eq!(read("2"), Ok(BTreeMap::from([(RaftNodeId(2), peer.clone())])));
+        for (id, part) in [("x", "'x'"), ("0", "'0'"), ("-2", "'-2'"), ("1", "include this node")] {
+            let err = read(id).unwrap_err();
+            assert!(err.contains(part), "{id}: {err}");
+        }
+        assert_eq!(configured_peers(&BTreeMap::new(), RaftNodeId(2)), Ok(BTreeMap::new()));
+    }
 }

@@ -21,7 +21,7 @@ mod snapshot;
 pub mod store;
 mod types;
 
-pub use config::{GroupConfig, GroupStatus, Peer, StateMachine};
+pub use config::{GroupConfig, GroupStatus, Peer, StateMachine, configured_peers};
 pub use group::Group;
 pub use service::RaftService;
 pub use store::{Read, Store, StoreOptions, TableId, Txn, View};

@@ -1,10 +1,13 @@
 //! Everything between two processes that is not meaning: channels, retries, leader hints, block
-//! tokens, and the HTTP port.
+//! tokens, the HTTP port, and what daemons share in how they start and stop.
 
+pub mod daemon;
 pub mod http;
 pub mod leader;
 pub mod net;
+pub mod runtime;
 pub mod token;
 
 pub use leader::{LeaderClient, Retry};
 pub use net::Channels;
+pub use runtime::runtime;

@@ -63,21 +63,15 @@ async fn answer<T>(
 
 /// The leader, for a request of a mount. Errors: NOT_LEADER; UNAVAILABLE in grace; SESSION_ENDED.
 fn gate(node: &Node, session: u64) -> FsResult<Arc<Leader>> {
-    let leader = settled(node)?;
-    check_session(&leader, session)?;
-    Ok(leader)
-}
-
-/// The leader, once it knows what the sessions hold.
-fn settled(node: &Node) -> FsResult<Arc<Leader>> {
     let leader = node.leader()?;
-    match leader.sessions.in_grace() {
-        true => Err(FsError::with(
+    if leader.sessions.in_grace() {
+        return Err(FsError::with(
             ErrorCode::Unavailable,
             "metad has just taken over and waits for the sessions to say what they hold",
-        )),
-        false => Ok(leader),
+        ));
     }
+    check_session(&leader, session)?;
+    Ok(leader)
 }
 
 fn check_session(leader: &Leader, session: u64) -> FsResult<()> {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ozone_metad::{Config, Metad, PeerConfig};
+use ozone_metad::{Config, Metad, Peer};
 use ozone_platform::{Clock, ManualClock};
 use ozone_proto::metad as wire;
 use ozone_proto::metad::metad_admin_client::MetadAdminClient;
@@ -39,7 +39,7 @@ impl Three {
         let peers: BTreeMap<_, _> = (0..3)
             .map(|n| {
                 let (rpc, raft) = (addrs[n].to_string(), addrs[n + 3].to_string());
-                ((n + 1).to_string(), PeerConfig { raft, rpc })
+                ((n + 1).to_string(), Peer { raft, rpc })
             })
             .collect();
         let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();

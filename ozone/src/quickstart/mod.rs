@@ -71,8 +71,7 @@ pub fn run(args: QuickstartArgs) -> Outcome {
 fn serve(args: &QuickstartArgs, mountpoint: &Path, data: &Path, report: &Report) -> Outcome {
     logging::start(&args.log)?;
     let instance = Instance::claim(mountpoint)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| fail(&e))?;
+    let runtime = ozone_rpc::runtime("ozone").map_err(|e| fail(&e))?;
     let cluster = runtime.block_on(Cluster::start(data))?;
     let mount = match runtime.block_on(start_mount(args, mountpoint, &cluster)) {
         Ok(mount) => mount,
