@@ -1,42 +1,29 @@
 //! fuser's trait, operation by operation: decode, run, reply. One `impl`, so one file.
 //!
-//! Locks are the kernel's own (FUSE_POSIX_LOCKS and FUSE_FLOCK_LOCKS are not asked for), the umask is
-//! applied by it, and FUSE_WRITEBACK_CACHE is never set: with it the kernel trusts its own sizes and
-//! times for ever.
+//! What the words of a request mean to the vfs is in `convert`, who runs an operation in `answer`, and
+//! what a result tells the kernel in `reply`.
 
 use std::ffi::OsStr;
 use std::future::Future;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use bytes::Bytes;
 use fuser::*;
-use ozone_client::{OpenMode, RenameFlags as Rename, TimeSet};
-use ozone_types::limits::NAME_MAX;
-use ozone_types::{Attr, FsResult};
+use ozone_types::FsResult;
 use tokio::runtime::Handle as Runtime;
 
-use super::answer::{Asked, answer};
-use super::convert::{Numbers, errno, file_type, time_set, timestamp};
+use super::answer::{Call, answer};
+use super::convert::{self, Numbers, appends, open_mode, owned, rename_flags, time_set};
+use super::reply::{Listing, Reply, Then};
+use super::session::negotiate;
 use super::write_budget::WriteBudget;
-use crate::vfs::{self, Backend, Changes, Handle, Opened, Vfs, Write};
+use crate::vfs::{Backend, Batch, Changes, Handle, Vfs};
 use crate::watchdog::Patience;
 
-/// Largest READ and WRITE.
-const MAX_IO: u32 = 1 << 20;
-/// READs ahead and other requests that nobody waits for, at a time: 32 MiB of replies at most.
-const MAX_BACKGROUND: u16 = 32;
 /// Bytes of write(2) beside the client's memory.
 const WRITES_WAITING: usize = 32 << 20;
-/// The unit of statfs(2).
-const STATFS_BLOCK: u64 = 4096;
-/// Names and attributes are asked for each time.
-const NO_TIME: Duration = Duration::ZERO;
-/// Inode numbers are never used again.
-const GENERATION: Generation = Generation(0);
 
 pub(super) struct Adapter<B: Backend> {
     vfs: Arc<Vfs<B>>,
@@ -50,187 +37,52 @@ impl<B: Backend> Adapter<B> {
         Adapter { vfs, runtime, numbers, writes: WriteBudget::new(WRITES_WAITING) }
     }
 
-    fn ask<T, R, F>(
-        &self,
-        asked: Asked,
-        reply: R,
-        operation: impl FnOnce(Arc<Vfs<B>>) -> F,
-        done: impl FnOnce(R, FsResult<T>) + Send + 'static,
-    ) where
+    fn call(&self, operation: &'static str, request: &Request, number: INodeNo) -> Call {
+        let (inode, caller) = (self.numbers.inode(number), convert::caller(request));
+        Call { operation, number, inode, caller, patience: Patience::UntilKilled }
+    }
+
+    /// Runs an operation of the vfs and replies with its result: on this thread if it need not wait.
+    fn run<T, F>(&self, call: Call, reply: impl Reply<T>, operation: impl FnOnce(Arc<Vfs<B>>) -> F)
+    where
         T: Send + 'static,
-        R: Send + 'static,
         F: Future<Output = FsResult<T>> + Send + 'static,
     {
-        answer(&self.runtime, asked, reply, operation(self.vfs.clone()), done);
-    }
-
-    /// Answers with an entry: lookup and all that make a name.
-    fn ask_entry<F>(
-        &self,
-        asked: Asked,
-        reply: ReplyEntry,
-        operation: impl FnOnce(Arc<Vfs<B>>) -> F,
-    ) where
-        F: Future<Output = FsResult<Attr>> + Send + 'static,
-    {
         let numbers = self.numbers;
-        self.ask(asked, reply, operation, move |reply, result| match result {
-            Ok(attr) => reply.entry(&NO_TIME, &numbers.attr(&attr), GENERATION),
-            Err(err) => reply.error(errno(&err)),
+        answer(&self.runtime, call, operation(self.vfs.clone()), move |result| match result {
+            Ok(result) => reply.tell(numbers, result),
+            Err(err) => reply.refuse(convert::errno(&err)),
         });
     }
 
-    fn ask_attr<F>(&self, asked: Asked, reply: ReplyAttr, operation: impl FnOnce(Arc<Vfs<B>>) -> F)
+    /// readdir, and with `attrs` readdirplus.
+    fn list<R>(&self, call: Call, handle: FileHandle, offset: u64, attrs: bool, reply: R)
     where
-        F: Future<Output = FsResult<Attr>> + Send + 'static,
+        Listing<B, R>: Reply<Batch>,
     {
-        let numbers = self.numbers;
-        self.ask(asked, reply, operation, move |reply, result| match result {
-            Ok(attr) => reply.attr(&NO_TIME, &numbers.attr(&attr)),
-            Err(err) => reply.error(errno(&err)),
+        let handle = Handle(handle.0);
+        let reply = Listing { vfs: self.vfs.clone(), handle, reply };
+        self.run(call, reply, async move |vfs| {
+            vfs.readdir(call.inode, handle, offset, attrs).await
         });
     }
-
-    fn ask_empty<F>(
-        &self,
-        asked: Asked,
-        reply: ReplyEmpty,
-        operation: impl FnOnce(Arc<Vfs<B>>) -> F,
-    ) where
-        F: Future<Output = FsResult<()>> + Send + 'static,
-    {
-        self.ask(asked, reply, operation, |reply, result| match result {
-            Ok(()) => reply.ok(),
-            Err(err) => reply.error(errno(&err)),
-        });
-    }
-}
-
-fn asked(operation: &'static str, request: &Request, inode: INodeNo) -> Asked {
-    Asked { operation, inode: inode.0, tid: request.pid(), patience: Patience::UntilKilled }
-}
-
-fn caller(request: &Request) -> vfs::Request {
-    vfs::Request { uid: request.uid(), gid: request.gid(), tid: request.pid() }
-}
-
-/// A name that outlives its request.
-fn owned(name: &OsStr) -> Box<[u8]> {
-    name.as_bytes().into()
-}
-
-fn open_flags(opened: Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache && !opened.direct);
-    flags
 }
 
 impl<B: Backend> Filesystem for Adapter<B> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        use InitFlags as Flags;
-        let wanted = [
-            Flags::FUSE_ASYNC_READ,
-            Flags::FUSE_BIG_WRITES,
-            Flags::FUSE_MAX_PAGES,
-            Flags::FUSE_PARALLEL_DIROPS,
-            Flags::FUSE_DO_READDIRPLUS,
-            Flags::FUSE_READDIRPLUS_AUTO,
-            Flags::FUSE_HANDLE_KILLPRIV_V2,
-            // Data is forgotten when a lease is recalled, not when a time stamp looks different.
-            Flags::FUSE_EXPLICIT_INVAL_DATA,
-            // A symlink's target never changes.
-            Flags::FUSE_CACHE_SYMLINKS,
-            Flags::FUSE_ASYNC_DIO,
-            // Files opened with O_APPEND, and shared ones, can still be mapped.
-            Flags::FUSE_DIRECT_IO_ALLOW_MMAP,
-            // A handle of name_to_handle_at(2) would not outlive the kernel's cache.
-            Flags::FUSE_NO_EXPORT_SUPPORT,
-        ];
-        for flag in wanted {
-            if config.add_capabilities(flag).is_err() {
-                tracing::debug!(?flag, "this kernel lacks a FUSE capability");
-            }
-        }
-        // Each of these answers with the nearest value that is possible, which then serves.
-        let _ = config.set_max_write(MAX_IO);
-        if let Err(most) = config.set_max_readahead(u32::MAX) {
-            let _ = config.set_max_readahead(most);
-        }
-        let _ = config.set_max_background(MAX_BACKGROUND);
-        let _ = config.set_congestion_threshold(MAX_BACKGROUND * 3 / 4);
+        negotiate(config);
         Ok(())
     }
 
+    // Names.
+
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (dir, name) = (self.numbers.inode(parent), owned(name));
-        self.ask_entry(asked("lookup", request, parent), reply, |vfs| async move {
-            vfs.lookup(dir, &name).await
-        });
+        let (call, name) = (self.call("lookup", request, parent), owned(name));
+        self.run(call, reply, async move |vfs| vfs.lookup(call.inode, &name).await);
     }
 
     /// Nothing is kept per lookup.
-    fn forget(&self, _request: &Request, _inode: INodeNo, _nlookup: u64) {}
-
-    fn getattr(
-        &self,
-        request: &Request,
-        number: INodeNo,
-        _handle: Option<FileHandle>,
-        reply: ReplyAttr,
-    ) {
-        let inode = self.numbers.inode(number);
-        self.ask_attr(asked("getattr", request, number), reply, |vfs| async move {
-            vfs.getattr(inode).await
-        });
-    }
-
-    fn setattr(
-        &self,
-        request: &Request,
-        number: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        size: Option<u64>,
-        atime: Option<TimeOrNow>,
-        mtime: Option<TimeOrNow>,
-        ctime: Option<SystemTime>,
-        _handle: Option<FileHandle>,
-        _created: Option<SystemTime>,
-        _changed: Option<SystemTime>,
-        _backup: Option<SystemTime>,
-        _flags: Option<BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        let (inode, caller) = (self.numbers.inode(number), caller(request));
-        let changes = Changes {
-            mode,
-            uid,
-            gid,
-            size,
-            atime: atime.map(time_set),
-            mtime: mtime.map(time_set),
-            ctime: ctime.map(|time| TimeSet::At(timestamp(time))),
-        };
-        self.ask_attr(asked("setattr", request, number), reply, |vfs| async move {
-            vfs.setattr(caller, inode, changes).await
-        });
-    }
-
-    fn readlink(&self, request: &Request, number: INodeNo, reply: ReplyData) {
-        let inode = self.numbers.inode(number);
-        let operation = |vfs: Arc<Vfs<B>>| async move { vfs.readlink(inode).await };
-        self.ask(
-            asked("readlink", request, number),
-            reply,
-            operation,
-            |reply, result| match result {
-                Ok(target) => reply.data(&target),
-                Err(err) => reply.error(errno(&err)),
-            },
-        );
-    }
+    fn forget(&self, _request: &Request, _number: INodeNo, _lookups: u64) {}
 
     fn mknod(
         &self,
@@ -242,9 +94,9 @@ impl<B: Backend> Filesystem for Adapter<B> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let (dir, name, caller) = (self.numbers.inode(parent), owned(name), caller(request));
-        self.ask_entry(asked("mknod", request, parent), reply, |vfs| async move {
-            vfs.mknod(caller, dir, &name, mode, rdev).await
+        let (call, name) = (self.call("mknod", request, parent), owned(name));
+        self.run(call, reply, async move |vfs| {
+            vfs.mknod(call.caller, call.inode, &name, mode, rdev).await
         });
     }
 
@@ -257,24 +109,20 @@ impl<B: Backend> Filesystem for Adapter<B> {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let (dir, name, caller) = (self.numbers.inode(parent), owned(name), caller(request));
-        self.ask_entry(asked("mkdir", request, parent), reply, |vfs| async move {
-            vfs.mkdir(caller, dir, &name, mode).await
+        let (call, name) = (self.call("mkdir", request, parent), owned(name));
+        self.run(call, reply, async move |vfs| {
+            vfs.mkdir(call.caller, call.inode, &name, mode).await
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (dir, name) = (self.numbers.inode(parent), owned(name));
-        self.ask_empty(asked("unlink", request, parent), reply, |vfs| async move {
-            vfs.unlink(dir, &name).await
-        });
+        let (call, name) = (self.call("unlink", request, parent), owned(name));
+        self.run(call, reply, async move |vfs| vfs.unlink(call.inode, &name).await);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (dir, name) = (self.numbers.inode(parent), owned(name));
-        self.ask_empty(asked("rmdir", request, parent), reply, |vfs| async move {
-            vfs.rmdir(dir, &name).await
-        });
+        let (call, name) = (self.call("rmdir", request, parent), owned(name));
+        self.run(call, reply, async move |vfs| vfs.rmdir(call.inode, &name).await);
     }
 
     fn symlink(
@@ -285,10 +133,10 @@ impl<B: Backend> Filesystem for Adapter<B> {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let (dir, name, caller) = (self.numbers.inode(parent), owned(name), caller(request));
+        let (call, name) = (self.call("symlink", request, parent), owned(name));
         let target = owned(target.as_os_str());
-        self.ask_entry(asked("symlink", request, parent), reply, |vfs| async move {
-            vfs.symlink(caller, dir, &name, &target).await
+        self.run(call, reply, async move |vfs| {
+            vfs.symlink(call.caller, call.inode, &name, &target).await
         });
     }
 
@@ -302,15 +150,11 @@ impl<B: Backend> Filesystem for Adapter<B> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let (from, to) = (self.numbers.inode(parent), self.numbers.inode(new_parent));
+        let (call, to) = (self.call("rename", request, parent), self.numbers.inode(new_parent));
         let (name, new_name) = (owned(name), owned(new_name));
-        let how = Rename {
-            no_replace: flags.contains(RenameFlags::RENAME_NOREPLACE),
-            exchange: flags.contains(RenameFlags::RENAME_EXCHANGE),
-        };
-        let whiteout = flags.contains(RenameFlags::RENAME_WHITEOUT);
-        self.ask_empty(asked("rename", request, parent), reply, |vfs| async move {
-            vfs.rename(from, &name, to, &new_name, how, whiteout).await
+        let (how, whiteout) = rename_flags(flags);
+        self.run(call, reply, async move |vfs| {
+            vfs.rename(call.inode, &name, to, &new_name, how, whiteout).await
         });
     }
 
@@ -322,175 +166,14 @@ impl<B: Backend> Filesystem for Adapter<B> {
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let (inode, dir) = (self.numbers.inode(number), self.numbers.inode(new_parent));
+        let (call, dir) = (self.call("link", request, number), self.numbers.inode(new_parent));
         let name = owned(new_name);
-        self.ask_entry(asked("link", request, number), reply, |vfs| async move {
-            vfs.link(inode, dir, &name).await
-        });
-    }
-
-    fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let inode = self.numbers.inode(number);
-        let access = flags.acc_mode();
-        let mode = OpenMode {
-            read: access != OpenAccMode::O_WRONLY,
-            write: access != OpenAccMode::O_RDONLY,
-        };
-        let append = flags.0 & libc::O_APPEND != 0;
-        let operation = |vfs: Arc<Vfs<B>>| async move { vfs.open(inode, mode, append).await };
-        self.ask(asked("open", request, number), reply, operation, |reply, result| match result {
-            Ok(opened) => reply.opened(FileHandle(opened.handle.0), open_flags(opened)),
-            Err(err) => reply.error(errno(&err)),
-        });
-    }
-
-    fn create(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        flags: i32,
-        reply: ReplyCreate,
-    ) {
-        let (dir, name, caller) = (self.numbers.inode(parent), owned(name), caller(request));
-        let append = flags & libc::O_APPEND != 0;
-        let numbers = self.numbers;
-        let operation =
-            |vfs: Arc<Vfs<B>>| async move { vfs.create(caller, dir, &name, mode, append).await };
-        self.ask(asked("create", request, parent), reply, operation, move |reply, result| {
-            match result {
-                Ok((attr, opened)) => {
-                    let (attr, flags) = (numbers.attr(&attr), open_flags(opened));
-                    let handle = FileHandle(opened.handle.0);
-                    reply.created(&NO_TIME, &attr, GENERATION, handle, flags);
-                }
-                Err(err) => reply.error(errno(&err)),
-            }
-        });
-    }
-
-    fn read(
-        &self,
-        request: &Request,
-        number: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        size: u32,
-        _flags: OpenFlags,
-        _owner: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        let handle = Handle(handle.0);
-        let operation = |vfs: Arc<Vfs<B>>| async move { vfs.read(handle, offset, size).await };
-        let vfs = self.vfs.clone();
-        self.ask(asked("read", request, number), reply, operation, move |reply, result| {
-            match result {
-                Ok(data) => reply.data(&data.contiguous()),
-                Err(err) => return reply.error(errno(&err)),
-            }
-            vfs.replied(handle, offset, size);
-        });
-    }
-
-    fn write(
-        &self,
-        request: &Request,
-        number: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        data: &[u8],
-        write_flags: WriteFlags,
-        flags: OpenFlags,
-        _owner: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        let writeback = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let handle = Handle(handle.0);
-        let room = self.writes.take(data.len());
-        let write = Write {
-            handle,
-            offset,
-            data: Bytes::copy_from_slice(data),
-            append: flags.0 & libc::O_APPEND != 0,
-            sync: flags.0 & libc::O_DSYNC != 0, // O_SYNC has this bit, too
-            kill_suid: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
-            writeback,
-        };
-        let mut asked = asked("write", request, number);
-        if writeback {
-            // A page that is not written back is lost, whoever happened to ask for it.
-            asked.patience = Patience::Endless;
-        }
-        let operation = |vfs: Arc<Vfs<B>>| async move {
-            let written = vfs.write(write).await;
-            drop(room);
-            written
-        };
-        let vfs = self.vfs.clone();
-        self.ask(asked, reply, operation, move |reply, result| match result {
-            Ok(len) => {
-                reply.written(len);
-                vfs.replied(handle, offset, len);
-            }
-            Err(err) => reply.error(errno(&err)),
-        });
-    }
-
-    fn flush(
-        &self,
-        request: &Request,
-        number: INodeNo,
-        handle: FileHandle,
-        _owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        self.ask_empty(asked("flush", request, number), reply, |vfs| async move {
-            vfs.flush(Handle(handle.0)).await
-        });
-    }
-
-    fn release(
-        &self,
-        _request: &Request,
-        _number: INodeNo,
-        handle: FileHandle,
-        _flags: OpenFlags,
-        _owner: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
-    ) {
-        let _context = self.runtime.enter();
-        self.vfs.release(Handle(handle.0));
-        reply.ok();
-    }
-
-    fn fsync(
-        &self,
-        request: &Request,
-        number: INodeNo,
-        handle: FileHandle,
-        _data_only: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.ask_empty(asked("fsync", request, number), reply, |vfs| async move {
-            vfs.fsync(Handle(handle.0)).await
-        });
+        self.run(call, reply, async move |vfs| vfs.link(call.inode, dir, &name).await);
     }
 
     fn opendir(&self, request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let inode = self.numbers.inode(number);
-        let operation = |vfs: Arc<Vfs<B>>| async move { vfs.opendir(inode).await };
-        self.ask(
-            asked("opendir", request, number),
-            reply,
-            operation,
-            |reply, result| match result {
-                Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
-                Err(err) => reply.error(errno(&err)),
-            },
-        );
+        let call = self.call("opendir", request, number);
+        self.run(call, reply, async move |vfs| vfs.opendir(call.inode).await);
     }
 
     fn readdir(
@@ -501,21 +184,7 @@ impl<B: Backend> Filesystem for Adapter<B> {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        let (inode, handle) = (self.numbers.inode(number), Handle(handle.0));
-        let (vfs, numbers) = (self.vfs.clone(), self.numbers);
-        let operation =
-            |vfs: Arc<Vfs<B>>| async move { vfs.readdir(inode, handle, offset, false).await };
-        self.ask(asked("readdir", request, number), reply, operation, move |mut reply, result| {
-            let batch = match result {
-                Ok(batch) => batch,
-                Err(err) => return reply.error(errno(&err)),
-            };
-            vfs.fill(handle, batch, |entry| {
-                let (number, kind) = (numbers.number(entry.inode), file_type(entry.kind));
-                !reply.add(number, entry.next, kind, OsStr::from_bytes(&entry.name))
-            });
-            reply.ok();
-        });
+        self.list(self.call("readdir", request, number), handle, offset, false, reply);
     }
 
     fn readdirplus(
@@ -526,23 +195,7 @@ impl<B: Backend> Filesystem for Adapter<B> {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let (inode, handle) = (self.numbers.inode(number), Handle(handle.0));
-        let (vfs, numbers) = (self.vfs.clone(), self.numbers);
-        let operation =
-            |vfs: Arc<Vfs<B>>| async move { vfs.readdir(inode, handle, offset, true).await };
-        let asked = asked("readdirplus", request, number);
-        self.ask(asked, reply, operation, move |mut reply, result| {
-            let batch = match result {
-                Ok(batch) => batch,
-                Err(err) => return reply.error(errno(&err)),
-            };
-            vfs.fill(handle, batch, |entry| {
-                let attr = numbers.entry_attr(entry);
-                let name = OsStr::from_bytes(&entry.name);
-                !reply.add(attr.ino, entry.next, name, &NO_TIME, &attr, GENERATION)
-            });
-            reply.ok();
-        });
+        self.list(self.call("readdirplus", request, number), handle, offset, true, reply);
     }
 
     fn releasedir(
@@ -566,25 +219,167 @@ impl<B: Backend> Filesystem for Adapter<B> {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let inode = self.numbers.inode(number);
-        self.ask_empty(asked("fsyncdir", request, number), reply, |vfs| async move {
-            vfs.fsyncdir(inode).await
-        });
+        let call = self.call("fsyncdir", request, number);
+        self.run(call, reply, async move |vfs| vfs.fsyncdir(call.inode).await);
+    }
+
+    // Attributes.
+
+    fn getattr(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        let call = self.call("getattr", request, number);
+        self.run(call, reply, async move |vfs| vfs.getattr(call.inode).await);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _created: Option<SystemTime>,
+        _changed: Option<SystemTime>,
+        _backup: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (atime, mtime) = (atime.map(time_set), mtime.map(time_set));
+        let ctime = ctime.map(TimeOrNow::SpecificTime).map(time_set);
+        let changes = Changes { mode, uid, gid, size, atime, mtime, ctime };
+        let call = self.call("setattr", request, number);
+        self.run(call, reply, async move |vfs| vfs.setattr(call.caller, call.inode, changes).await);
+    }
+
+    fn readlink(&self, request: &Request, number: INodeNo, reply: ReplyData) {
+        let call = self.call("readlink", request, number);
+        self.run(call, reply, async move |vfs| vfs.readlink(call.inode).await);
     }
 
     fn statfs(&self, request: &Request, number: INodeNo, reply: ReplyStatfs) {
-        let operation = |vfs: Arc<Vfs<B>>| async move { vfs.statfs().await };
-        self.ask(asked("statfs", request, number), reply, operation, |reply, result| {
-            let space = match result {
-                Ok(space) => space,
-                Err(err) => return reply.error(errno(&err)),
-            };
-            let free = space.free_bytes / STATFS_BLOCK;
-            let inodes = space.used_inodes.saturating_add(space.free_inodes);
-            let (unit, name_max) = (STATFS_BLOCK as u32, NAME_MAX as u32);
-            let total = space.total_bytes / STATFS_BLOCK;
-            reply.statfs(total, free, free, inodes, space.free_inodes, unit, name_max, unit);
+        let call = self.call("statfs", request, number);
+        self.run(call, reply, async move |vfs| vfs.statfs().await);
+    }
+
+    // Data.
+
+    fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (mode, append) = (open_mode(flags), appends(flags));
+        let call = self.call("open", request, number);
+        self.run(call, reply, async move |vfs| vfs.open(call.inode, mode, append).await);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (call, name) = (self.call("create", request, parent), owned(name));
+        let append = appends(OpenFlags(flags));
+        self.run(call, reply, async move |vfs| {
+            vfs.create(call.caller, call.inode, &name, mode, append).await
         });
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let (handle, vfs) = (Handle(handle.0), self.vfs.clone());
+        let reply = Then(reply, move || vfs.replied(handle, offset, size));
+        let call = self.call("read", request, number);
+        self.run(call, reply, async move |vfs| vfs.read(handle, offset, size).await);
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        how: WriteFlags,
+        flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let room = self.writes.take(data.len());
+        let write = convert::write(handle, offset, data, how, flags);
+        let (handle, len) = (write.handle, data.len() as u32); // at most 1 MiB
+        let patience = match write.writeback {
+            // A page that is not written back is lost, whoever happened to ask for it.
+            true => Patience::Endless,
+            false => Patience::UntilKilled,
+        };
+        let vfs = self.vfs.clone();
+        let reply = Then(reply, move || vfs.replied(handle, offset, len));
+        let call = Call { patience, ..self.call("write", request, number) };
+        self.run(call, reply, async move |vfs| {
+            let written = vfs.write(write).await;
+            drop(room);
+            written
+        });
+    }
+
+    fn flush(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let call = self.call("flush", request, number);
+        self.run(call, reply, async move |vfs| vfs.flush(Handle(handle.0)).await);
+    }
+
+    fn fsync(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        _data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        let call = self.call("fsync", request, number);
+        self.run(call, reply, async move |vfs| vfs.fsync(Handle(handle.0)).await);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let _context = self.runtime.enter();
+        self.vfs.release(Handle(handle.0));
+        reply.ok();
     }
 
     // What is not supported answers ENOSYS, after which the kernel asks no more: extended

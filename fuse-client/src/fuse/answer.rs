@@ -4,37 +4,36 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
+use fuser::INodeNo;
 use futures::FutureExt;
-use ozone_types::{ErrorCode, FsError, FsResult};
+use ozone_types::{ErrorCode, FsError, FsResult, InodeId};
 use tokio::runtime::Handle;
 
+use crate::vfs::Request;
 use crate::watchdog::{Patience, watched};
 
-/// Whose request it is, for logging and for the watch over its wait.
+/// What every request begins with: what is asked, of which inode, by whom.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct Call {
     pub operation: &'static str,
-    /// The inode that the request names, as the kernel numbers it.
-    pub inode: u64,
-    pub tid: u32,
+    /// The inode's number in the kernel; this is what programs see, so it is logged.
+    pub number: INodeNo,
+    pub inode: InodeId,
+    pub caller: Request,
     pub patience: Patience,
 }
 
-/// Runs `operation` and passes its result, and the reply object, to `done`.
+/// Runs `operation` and passes its result to `done`, which replies.
 ///
 /// What the caches can answer is answered on this thread, the one that read the request: no task, no
 /// switch. What has to wait goes on as a task of `runtime`, watched: its caller's death is answered
 /// with INTERRUPTED and the operation dropped. A panic in the operation is an I/O error to its caller.
-pub(super) fn answer<T, R>(
+pub(super) fn answer<T: Send + 'static>(
     runtime: &Handle,
-    asked: Asked,
-    reply: R,
+    call: Call,
     operation: impl Future<Output = FsResult<T>> + Send + 'static,
-    done: impl FnOnce(R, FsResult<T>) + Send + 'static,
-) where
-    T: Send + 'static,
-    R: Send + 'static,
-{
+    done: impl FnOnce(FsResult<T>) + Send + 'static,
+) {
     let mut operation = Box::pin(operation);
     let context = runtime.enter();
     // A future may be moved to another task between two polls; it is polled there at once, so that no
@@ -42,32 +41,32 @@ pub(super) fn answer<T, R>(
     let mut nobody = Context::from_waker(Waker::noop());
     match catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(&mut nobody))) {
         Ok(Poll::Ready(result)) => {
-            log(asked, &result);
-            done(reply, result);
+            log(call, &result);
+            done(result);
         }
         Ok(Poll::Pending) => {
             runtime.spawn(async move {
-                let watched = AssertUnwindSafe(watched(asked.tid, asked.patience, operation));
-                let result = watched.catch_unwind().await.unwrap_or_else(|_| Err(panicked(asked)));
-                log(asked, &result);
-                done(reply, result);
+                let watched = AssertUnwindSafe(watched(call.caller.tid, call.patience, operation));
+                let result = watched.catch_unwind().await.unwrap_or_else(|_| Err(panicked(call)));
+                log(call, &result);
+                done(result);
             });
         }
-        Err(_) => done(reply, Err(panicked(asked))),
+        Err(_) => done(Err(panicked(call))),
     }
     drop(context);
 }
 
 /// What was wrong has been said by the panic itself.
-fn panicked(asked: Asked) -> FsError {
-    tracing::error!(operation = asked.operation, inode = asked.inode, "panicked");
+fn panicked(call: Call) -> FsError {
+    tracing::error!(operation = call.operation, inode = call.number.0, "panicked");
     ErrorCode::Io.into()
 }
 
 /// A refusal is what programs expect now and then; what else goes wrong is for the operator.
-fn log<T>(asked: Asked, result: &FsResult<T>) {
+fn log<T>(call: Call, result: &FsResult<T>) {
     let Err(err) = result else { return };
-    let Asked { operation, inode, .. } = asked;
+    let (operation, inode) = (call.operation, call.number.0);
     match err.code() {
         ErrorCode::Io
         | ErrorCode::Corrupt
@@ -88,8 +87,13 @@ mod tests {
 
     use super::*;
 
-    const ASKED: Asked =
-        Asked { operation: "test", inode: 1, tid: 0, patience: Patience::UntilKilled };
+    const CALL: Call = Call {
+        operation: "test",
+        number: INodeNo(1),
+        inode: InodeId(77),
+        caller: Request { uid: 0, gid: 0, tid: 0 },
+        patience: Patience::UntilKilled,
+    };
 
     /// Runs an operation as a reader thread would, outside of the runtime.
     async fn run<F>(operation: F) -> (std::thread::ThreadId, FsResult<u32>)
@@ -99,7 +103,7 @@ mod tests {
         let (reply, answered) = oneshot::channel();
         let runtime = Handle::current();
         std::thread::spawn(move || {
-            answer(&runtime, ASKED, reply, operation, |reply, result| {
+            answer(&runtime, CALL, operation, |result| {
                 let _ = reply.send((std::thread::current().id(), result));
             });
             std::thread::current().id()

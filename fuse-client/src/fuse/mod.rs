@@ -8,6 +8,7 @@ mod convert;
 mod kernel;
 #[cfg(test)]
 mod mounted;
+mod reply;
 mod session;
 mod write_budget;
 

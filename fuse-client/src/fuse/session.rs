@@ -4,13 +4,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use fuser::{Config, SessionACL};
+use fuser::{Config, InitFlags as Flags, KernelConfig, SessionACL};
 use tokio::runtime::Handle;
 
 use super::adapter::Adapter;
 use super::convert::Numbers;
 use super::kernel::Kernel;
 use crate::vfs::{Backend, Vfs};
+
+/// Largest READ and WRITE.
+const MAX_IO: u32 = 1 << 20;
+/// READs ahead and other requests that nobody waits for, at a time: 32 MiB of replies at most.
+const MAX_BACKGROUND: u16 = 32;
 
 pub(crate) struct Session<B: Backend> {
     session: fuser::Session<Adapter<B>>,
@@ -45,4 +50,42 @@ impl<B: Backend> Session<B> {
     pub fn run(self) -> io::Result<()> {
         self.session.run()
     }
+}
+
+/// What we ask of the kernel, for as much as it has.
+///
+/// Locks are the kernel's own (FUSE_POSIX_LOCKS and FUSE_FLOCK_LOCKS are not asked for), the umask is
+/// applied by it, and FUSE_WRITEBACK_CACHE is never set: with it the kernel trusts its own sizes and
+/// times for ever.
+pub(super) fn negotiate(config: &mut KernelConfig) {
+    let wanted = [
+        Flags::FUSE_ASYNC_READ,
+        Flags::FUSE_BIG_WRITES,
+        Flags::FUSE_MAX_PAGES,
+        Flags::FUSE_PARALLEL_DIROPS,
+        Flags::FUSE_DO_READDIRPLUS,
+        Flags::FUSE_READDIRPLUS_AUTO,
+        Flags::FUSE_HANDLE_KILLPRIV_V2,
+        // Data is forgotten when a lease is recalled, not when a time stamp looks different.
+        Flags::FUSE_EXPLICIT_INVAL_DATA,
+        // A symlink's target never changes.
+        Flags::FUSE_CACHE_SYMLINKS,
+        Flags::FUSE_ASYNC_DIO,
+        // Files opened with O_APPEND, and shared ones, can still be mapped.
+        Flags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        // A handle of name_to_handle_at(2) would not outlive the kernel's cache.
+        Flags::FUSE_NO_EXPORT_SUPPORT,
+    ];
+    for flag in wanted {
+        if config.add_capabilities(flag).is_err() {
+            tracing::debug!(?flag, "this kernel lacks a FUSE capability");
+        }
+    }
+    // Each of these answers with the nearest value that is possible, which then serves.
+    let _ = config.set_max_write(MAX_IO);
+    if let Err(most) = config.set_max_readahead(u32::MAX) {
+        let _ = config.set_max_readahead(most);
+    }
+    let _ = config.set_max_background(MAX_BACKGROUND);
+    let _ = config.set_congestion_threshold(MAX_BACKGROUND * 3 / 4);
 }

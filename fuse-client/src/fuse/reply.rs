@@ -1,0 +1,214 @@
+//! What a result tells the kernel, in the words of the reply object that came with the request.
+//!
+//! A new kind of reply is a name in the list of [`Refuse`] and an `impl` of [`Reply`] for what the vfs
+//! answers with.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::*;
+use ozone_client::StatFs;
+use ozone_types::Attr;
+use ozone_types::limits::NAME_MAX;
+
+use super::convert::{Numbers, STATFS_BLOCK, Space, file_type, open_flags};
+use crate::vfs::{Backend, Batch, Data, Handle, Opened, Vfs};
+
+/// Names and attributes are asked for each time.
+const NO_TIME: Duration = Duration::ZERO;
+/// Inode numbers are never used again.
+const GENERATION: Generation = Generation(0);
+
+/// A reply object of fuser's, or one made of it.
+pub(super) trait Refuse: Send + 'static {
+    fn refuse(self, errno: Errno);
+}
+
+macro_rules! refuse {
+    ($($reply:ty,)*) => {
+        $(impl Refuse for $reply {
+            fn refuse(self, errno: Errno) {
+                self.error(errno);
+            }
+        })*
+    };
+}
+
+refuse! {
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyDirectory,
+    ReplyDirectoryPlus,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyOpen,
+    ReplyStatfs,
+    ReplyWrite,
+}
+
+/// A reply object for the operations that answer with `T`.
+pub(super) trait Reply<T>: Refuse {
+    fn tell(self, numbers: Numbers, answer: T);
+}
+
+impl Reply<()> for ReplyEmpty {
+    fn tell(self, _numbers: Numbers, (): ()) {
+        self.ok();
+    }
+}
+
+impl Reply<Attr> for ReplyEntry {
+    fn tell(self, numbers: Numbers, attr: Attr) {
+        self.entry(&NO_TIME, &numbers.attr(&attr), GENERATION);
+    }
+}
+
+impl Reply<Attr> for ReplyAttr {
+    fn tell(self, numbers: Numbers, attr: Attr) {
+        self.attr(&NO_TIME, &numbers.attr(&attr));
+    }
+}
+
+/// readlink.
+impl Reply<Vec<u8>> for ReplyData {
+    fn tell(self, _numbers: Numbers, target: Vec<u8>) {
+        self.data(&target);
+    }
+}
+
+/// read.
+impl Reply<Data> for ReplyData {
+    fn tell(self, _numbers: Numbers, data: Data) {
+        self.data(&data.contiguous());
+    }
+}
+
+impl Reply<u32> for ReplyWrite {
+    fn tell(self, _numbers: Numbers, len: u32) {
+        self.written(len);
+    }
+}
+
+/// open.
+impl Reply<Opened> for ReplyOpen {
+    fn tell(self, _numbers: Numbers, opened: Opened) {
+        self.opened(FileHandle(opened.handle.0), open_flags(opened));
+    }
+}
+
+/// opendir.
+impl Reply<Handle> for ReplyOpen {
+    fn tell(self, _numbers: Numbers, handle: Handle) {
+        self.opened(FileHandle(handle.0), FopenFlags::empty());
+    }
+}
+
+impl Reply<(Attr, Opened)> for ReplyCreate {
+    fn tell(self, numbers: Numbers, (attr, opened): (Attr, Opened)) {
+        let (attr, handle) = (numbers.attr(&attr), FileHandle(opened.handle.0));
+        self.created(&NO_TIME, &attr, GENERATION, handle, open_flags(opened));
+    }
+}
+
+impl Reply<StatFs> for ReplyStatfs {
+    fn tell(self, _numbers: Numbers, found: StatFs) {
+        let Space { blocks, free, inodes, free_inodes } = Space::new(found);
+        let (unit, name_max) = (STATFS_BLOCK as u32, NAME_MAX as u32);
+        self.statfs(blocks, free, free, inodes, free_inodes, unit, name_max, unit);
+    }
+}
+
+/// Replies and, unless the operation was refused, goes on with what must not come before the reply.
+pub(super) struct Then<R, F>(pub R, pub F);
+
+impl<R: Refuse, F: FnOnce() + Send + 'static> Refuse for Then<R, F> {
+    fn refuse(self, errno: Errno) {
+        self.0.refuse(errno);
+    }
+}
+
+impl<T, R: Reply<T>, F: FnOnce() + Send + 'static> Reply<T> for Then<R, F> {
+    fn tell(self, numbers: Numbers, answer: T) {
+        self.0.tell(numbers, answer);
+        self.1();
+    }
+}
+
+/// Takes as much of a listing as the kernel has room for; the vfs keeps the rest.
+pub(super) struct Listing<B: Backend, R> {
+    pub vfs: Arc<Vfs<B>>,
+    pub handle: Handle,
+    pub reply: R,
+}
+
+impl<B: Backend, R: Refuse> Refuse for Listing<B, R> {
+    fn refuse(self, errno: Errno) {
+        self.reply.refuse(errno);
+    }
+}
+
+impl<B: Backend> Reply<Batch> for Listing<B, ReplyDirectory> {
+    fn tell(mut self, numbers: Numbers, batch: Batch) {
+        self.vfs.fill(self.handle, batch, |entry| {
+            let (number, kind) = (numbers.number(entry.inode), file_type(entry.kind));
+            !self.reply.add(number, entry.next, kind, OsStr::from_bytes(&entry.name))
+        });
+        self.reply.ok();
+    }
+}
+
+impl<B: Backend> Reply<Batch> for Listing<B, ReplyDirectoryPlus> {
+    fn tell(mut self, numbers: Numbers, batch: Batch) {
+        self.vfs.fill(self.handle, batch, |entry| {
+            let (attr, name) = (numbers.entry_attr(entry), OsStr::from_bytes(&entry.name));
+            !self.reply.add(attr.ino, entry.next, name, &NO_TIME, &attr, GENERATION)
+        });
+        self.reply.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use ozone_types::InodeId;
+
+    use super::*;
+
+    const NUMBERS: Numbers = Numbers { root: InodeId(77) };
+
+    /// Stands for a reply object: passes on what it is told.
+    struct Recorder(Sender<String>);
+
+    impl Refuse for Recorder {
+        fn refuse(self, errno: Errno) {
+            self.0.send(format!("refused: {}", errno.code())).unwrap();
+        }
+    }
+
+    impl Reply<u32> for Recorder {
+        fn tell(self, _numbers: Numbers, answer: u32) {
+            self.0.send(format!("told: {answer}")).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_follows_a_reply_comes_after_it() {
+        let (said, heard) = channel();
+        let after = said.clone();
+        Then(Recorder(said), move || after.send("after".to_owned()).unwrap()).tell(NUMBERS, 7);
+        assert_eq!(heard.iter().collect::<Vec<_>>(), ["told: 7", "after"]);
+    }
+
+    #[test]
+    fn nothing_follows_a_refusal() {
+        let (said, heard) = channel();
+        let after = said.clone();
+        let reply = Then(Recorder(said), move || after.send("after".to_owned()).unwrap());
+        reply.refuse(Errno::ESTALE);
+        assert_eq!(heard.iter().collect::<Vec<_>>(), [format!("refused: {}", libc::ESTALE)]);
+    }
+}
