@@ -12,7 +12,7 @@ use prost::Message;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::core::Core;
-use crate::queue::{BatchError, BatchResult, submit};
+use crate::queue::{self, BatchError, BatchResult};
 
 /// Batches under way at a time; more would only be smaller.
 const IN_FLIGHT: usize = 2;
@@ -88,7 +88,7 @@ pub async fn run(core: Arc<Core>, mut gather: Gather) {
 async fn send(core: &Arc<Core>, mut parts: Vec<Part>) {
     while !parts.is_empty() {
         let entries = parts.iter().flat_map(|p| p.entries.iter().cloned()).collect();
-        match submit(core, entries).await {
+        match queue::send(core.clone(), entries).await {
             Ok(replies) => return answer(parts, replies),
             Err(BatchError { entry: Some(entry), error }) => {
                 let Some((at, within)) = locate(&parts, entry) else {

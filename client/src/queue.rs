@@ -79,8 +79,8 @@ impl Default for Queue {
     }
 }
 
-/// Makes `entries` as one batch. It goes on when the returned future is dropped: a change that is
-/// under way is not undone because its caller was killed.
+/// [`send`], which goes on when the returned future is dropped: a change that is under way is not
+/// undone because its caller was killed.
 pub async fn submit(core: &Arc<Core>, entries: Vec<Entry>) -> BatchResult {
     let task = tokio::spawn(send(core.clone(), entries));
     match task.await {
@@ -89,7 +89,8 @@ pub async fn submit(core: &Arc<Core>, entries: Vec<Entry>) -> BatchResult {
     }
 }
 
-async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
+/// Makes `entries` as one batch. For tasks that nobody drops.
+pub async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
     let live = core.session.current().await;
     // Never closed, so an error cannot come.
     let Ok(_slot) = core.queue.slots.acquire().await else {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
+use std::time::Duration;
 
 use ozone_platform::{Disk, OpenMode, random};
 use parking_lot::{Condvar, Mutex};
@@ -59,6 +60,9 @@ pub(crate) struct Segments {
     pub end: Position,
 }
 
+/// A group that takes less is sooner written than two threads are woken on a busy machine.
+const QUICK: Duration = Duration::from_micros(400);
+
 /// Counts since the journal was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
@@ -74,6 +78,21 @@ pub(crate) struct Counters {
     pub fsyncs: AtomicU64,
     pub records: AtomicU64,
     pub bytes: AtomicU64,
+    /// What a group took from write to durable lately, in nanoseconds; 0: none has been written.
+    pub latency: AtomicU64,
+}
+
+impl Counters {
+    /// Notes what a group took: an average in which the last few count most.
+    pub fn took(&self, time: Duration) {
+        let took = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2).max(1);
+        // Only who has the turn to write comes here.
+        let lately = match self.latency.load(Ordering::Relaxed) {
+            0 => took,
+            before => before - before / 4 + took / 4,
+        };
+        self.latency.store(lately.max(1), Ordering::Relaxed);
+    }
 }
 
 /// What the journal's users and its threads share.
@@ -319,6 +338,11 @@ impl Core {
         segments.held.values().map(|h| u64::from(h.used - SEGMENT_HEADER)).sum()
     }
 
+    pub fn is_quick(&self) -> bool {
+        let latency = self.counters.latency.load(Ordering::Relaxed);
+        (1..QUICK.as_nanos() as u64).contains(&latency)
+    }
+
     pub fn metrics(&self) -> Metrics {
         Metrics {
             fsyncs: self.counters.fsyncs.load(Ordering::Relaxed),
@@ -422,5 +446,25 @@ impl Core {
         self.disk.sync_dir(&self.dir)?;
         self.disk.remove(&self.dir.join(INTENT))?;
         self.disk.sync_dir(&self.dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_follows_the_last_groups() {
+        let counters = Counters::default();
+        let lately = || Duration::from_nanos(counters.latency.load(Ordering::Relaxed));
+        counters.took(Duration::from_micros(100));
+        assert_eq!(lately(), Duration::from_micros(100));
+        // One slow group is enough for the next to be left to the thread.
+        counters.took(Duration::from_millis(20));
+        assert!(lately() > QUICK, "{:?}", lately());
+        for _ in 0..30 {
+            counters.took(Duration::from_micros(100));
+        }
+        assert!(lately() < QUICK, "{:?}", lately());
     }
 }

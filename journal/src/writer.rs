@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::format::{JournalId, RECORD_MAX, SEGMENT_HEADER, SegmentHeader, record_size};
 use crate::group::{Group, PAGE};
@@ -87,6 +88,7 @@ impl Writer {
         let mut group = std::mem::replace(&mut self.group, next);
         group.pad(self.active.capacity);
         let file = &self.active.file;
+        let begin = Instant::now();
         let written = match core.failure() {
             Some(err) => Err(err),
             None => file
@@ -100,6 +102,7 @@ impl Writer {
             }
             return;
         }
+        core.counters.took(begin.elapsed());
         {
             let mut segments = core.segments.lock();
             segments.end = Position { segment: self.active.number, offset: end };

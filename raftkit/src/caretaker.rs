@@ -89,6 +89,7 @@ impl<S: StateMachine> Caretaker<S> {
         let members = &server.membership_config;
         let alone = members.voter_ids().eq([server.id]);
         self.alone.store(alone, Ordering::Release);
+        self.log.set_alone(alone);
         let term = server.vote.leader_id.term;
         let leads = server.state == ServerState::Leader && term == applied_term;
         self.leadership.send_if_modified(|leadership| {

@@ -2,6 +2,9 @@
 //!
 //! One task reads a stream and queues what comes; answers go from the thread that made them durable
 //! straight to the connection. A stream with too many unread answers is not read any further.
+//!
+//! While more is there to be read, the disk's thread works beside. When nothing is, small appends may be
+//! done right here, see [`DiskStore::lead`].
 
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -9,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use lru::LruCache;
 use ozone_proto::blockd::{AppendReply, AppendRequest};
 use ozone_rpc::token::Rights;
@@ -54,11 +58,21 @@ pub(super) fn serve(service: Service, mut incoming: Streaming<AppendRequest>) ->
             answers,
             outstanding: Arc::new(Semaphore::new(OUTSTANDING)),
             grants: LruCache::new(NonZeroUsize::new(GRANTS).unwrap_or(NonZeroUsize::MIN)),
+            queued: Queued::default(),
         };
         loop {
-            let message = tokio::select! {
-                message = incoming.message() => message,
-                () = &mut stop => return,
+            let message = match incoming.message().now_or_never() {
+                Some(message) => {
+                    stream.queued.wake();
+                    message
+                }
+                None => {
+                    stream.queued.lead().await;
+                    tokio::select! {
+                        message = incoming.message() => message,
+                        () = &mut stop => return,
+                    }
+                }
             };
             match message {
                 Ok(Some(request)) => {
@@ -80,12 +94,47 @@ pub(super) fn serve(service: Service, mut incoming: Streaming<AppendRequest>) ->
 /// The peer does not want answers any more, or the daemon stops.
 struct Closed;
 
+/// The disk that has got something and must hear of it.
+#[derive(Default)]
+struct Queued(Option<Arc<DiskStore>>);
+
+impl Queued {
+    /// The last one must have heard.
+    fn submit(&mut self, disk: Arc<DiskStore>, op: Op) {
+        disk.submit_quietly(op);
+        self.0 = Some(disk);
+    }
+
+    fn wake(&mut self) {
+        if let Some(disk) = self.0.take() {
+            disk.wake();
+        }
+    }
+
+    async fn lead(&mut self) {
+        if self.0.as_ref().is_some_and(|disk| disk.is_quick()) {
+            // Other streams bring theirs to the same group.
+            tokio::task::yield_now().await;
+        }
+        if let Some(disk) = self.0.take() {
+            disk.lead();
+        }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
 struct AppendStream {
     service: Service,
     answers: UnboundedSender<Answer>,
     outstanding: Arc<Semaphore>,
     /// The highest epoch that the peer has shown a token for.
     grants: LruCache<BlockId, u32>,
+    queued: Queued,
 }
 
 impl AppendStream {
@@ -118,7 +167,7 @@ impl AppendStream {
             Request::Refuse { .. } => None,
             _ => Some(disk.room(length).await.map_err(|_| Closed)?),
         };
-        disk.submit(Op { request, reply: Box::new(reply), permit });
+        self.queued.submit(disk, Op { request, reply: Box::new(reply), permit });
         Ok(())
     }
 

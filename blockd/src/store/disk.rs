@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 pub struct DiskStore {
     id: DiskId,
     shared: Arc<Shared>,
-    queue: Arc<Queue>,
+    writer: Arc<Writer>,
     checkpointer: Arc<Checkpointer>,
     room: Arc<Semaphore>,
     writer_thread: Mutex<Option<JoinHandle<()>>>,
@@ -113,21 +113,23 @@ impl DiskStore {
         let left = recover::finish(&shared, &replayed.journal, replayed.truncated)?;
         shared.refresh_space();
         let journal = Arc::new(replayed.journal);
-        let queue = Arc::new(Queue::default());
         let checkpointer = Checkpointer::new(shared.clone(), journal.clone());
         let room = Arc::new(Semaphore::new(shared.options.queue_bytes));
-        let writer =
-            Writer { shared: shared.clone(), queue: queue.clone(), journal: journal.clone() };
+        let writer = Writer { shared: shared.clone(), queue: Queue::default(), journal };
+        let writer = Arc::new(writer);
+        let thread_writer = writer.clone();
         let indexer = checkpointer.clone();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         // The store owns the first thread by the time that starting the second may fail.
         let store = DiskStore {
             id: DiskId::default(),
             shared,
-            queue,
+            writer,
             checkpointer,
             room,
-            writer_thread: Mutex::new(Some(thread("blockd-writer").spawn(move || writer.run())?)),
+            writer_thread: Mutex::new(Some(
+                thread("blockd-writer").spawn(move || thread_writer.run())?,
+            )),
             index_thread: Mutex::default(),
         };
         let index_thread = thread("blockd-index").spawn(move || indexer.run(left))?;
@@ -156,10 +158,33 @@ impl DiskStore {
 
     /// Queues a change; it is answered when it is durable, or refused.
     pub fn submit(&self, op: Op) {
-        if let Err(op) = self.queue.push(op) {
+        self.submit_quietly(op);
+        self.writer.queue.wake();
+    }
+
+    /// [`DiskStore::submit`] by somebody who calls [`DiskStore::lead`] or [`DiskStore::wake`] soon:
+    /// until then nobody may know of the change.
+    pub fn submit_quietly(&self, op: Op) {
+        if let Err(op) = self.writer.queue.push(op) {
             drop(op.permit);
             (op.reply)(Err(ErrorCode::ShuttingDown.into()));
         }
+    }
+
+    /// Sees to it that what is queued gets done: by the disk's thread, or on this one where that is
+    /// sooner. Blocks for less than a millisecond, unless the disk suddenly becomes slow.
+    pub fn lead(&self) {
+        self.writer.lead();
+    }
+
+    /// Sees to it that the disk's thread does what is queued.
+    pub fn wake(&self) {
+        self.writer.queue.wake();
+    }
+
+    /// Whether [`DiskStore::lead`] is likely to do it on the calling thread.
+    pub fn is_quick(&self) -> bool {
+        self.writer.journal.is_quick()
     }
 
     /// [`DiskStore::submit`], at once; the future is the answer.
@@ -259,7 +284,7 @@ impl DiskStore {
 
     fn end_writer(&self) {
         self.room.close();
-        self.queue.stop();
+        self.writer.queue.stop();
         self.join(&self.writer_thread);
     }
 

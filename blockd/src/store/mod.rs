@@ -6,6 +6,7 @@
 mod buffers;
 mod checkpoint;
 mod cut;
+mod decide;
 mod disk;
 mod files;
 mod identity;

@@ -65,7 +65,7 @@ impl std::fmt::Debug for Op {
 }
 
 impl Op {
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match &self.request {
             Request::Append { data, .. } => data.len(),
             _ => 0,
@@ -84,46 +84,81 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     ops: VecDeque<Op>,
+    /// Somebody has the [`Turn`].
+    taken: bool,
     stopped: bool,
+}
+
+/// Some requests, and the right to do them; ends when dropped. Only one exists at a time.
+pub struct Turn<'q> {
+    pub ops: Vec<Op>,
+    queue: &'q Queue,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        state.taken = false;
+        if !state.ops.is_empty() || state.stopped {
+            self.queue.arrived.notify_one();
+        }
+    }
 }
 
 /// Ops of one group; it bounds the work of a single step, not the speed.
 const GROUP_OPS: usize = 4096;
 
 impl Queue {
-    /// Gives the op back when the queue has been stopped.
+    /// Queues without waking anybody: [`Queue::wake`] or [`Queue::take_if`] must follow. Gives the op
+    /// back when the queue has been stopped.
     pub fn push(&self, op: Op) -> Result<(), Op> {
         let mut state = self.state.lock();
         if state.stopped {
             return Err(op);
         }
         state.ops.push_back(op);
-        if state.ops.len() == 1 {
-            self.arrived.notify_one();
-        }
         Ok(())
     }
 
-    /// Everything that waits, up to about `bytes` of payload; waits for something. `None`: stopped,
-    /// and nothing is left.
-    pub fn take(&self, bytes: usize) -> Option<Vec<Op>> {
+    /// Wakes the disk's thread if there is something to do. Whoever has the turn looks by himself.
+    pub fn wake(&self) {
+        let state = self.state.lock();
+        if !state.taken && !state.ops.is_empty() {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// For the disk's thread: everything that waits, up to about `bytes` of payload; waits for
+    /// something. `None`: stopped, and nothing is left.
+    pub fn take(&self, bytes: usize) -> Option<Turn<'_>> {
         let mut state = self.state.lock();
-        while state.ops.is_empty() {
-            if state.stopped {
+        while state.taken || state.ops.is_empty() {
+            if state.stopped && !state.taken {
                 return None;
             }
             self.arrived.wait(&mut state);
         }
-        let mut taken = Vec::new();
+        let mut ops = Vec::new();
         let mut sum = 0;
         while let Some(op) = state.ops.front() {
-            if !taken.is_empty() && (sum + op.bytes() > bytes || taken.len() == GROUP_OPS) {
+            if !ops.is_empty() && (sum + op.bytes() > bytes || ops.len() == GROUP_OPS) {
                 break;
             }
             sum += op.bytes();
-            taken.extend(state.ops.pop_front());
+            ops.extend(state.ops.pop_front());
         }
-        Some(taken)
+        state.taken = true;
+        Some(Turn { ops, queue: self })
+    }
+
+    /// Everything that waits, if there is something, nobody has the turn, and `suits` agrees.
+    pub fn take_if(&self, suits: impl FnOnce(&VecDeque<Op>) -> bool) -> Option<Turn<'_>> {
+        let mut state = self.state.lock();
+        if state.taken || state.stopped || state.ops.is_empty() || !suits(&state.ops) {
+            return None;
+        }
+        state.taken = true;
+        Some(Turn { ops: state.ops.drain(..).collect(), queue: self })
     }
 
     /// Stops, and drops what is queued without an answer.
@@ -132,6 +167,7 @@ impl Queue {
         state.stopped = true;
         let dropped = std::mem::take(&mut state.ops);
         drop(state);
+        self.arrived.notify_all();
         drop(dropped);
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::executor::block_on;
 use futures::future::join_all;
 use ozone_testkit::simdisk::When;
 

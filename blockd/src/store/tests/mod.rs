@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::executor::block_on;
 use ozone_testkit::simdisk::SimDisk;
 use ozone_types::{BlockId, BlockdId, ContainerId, ErrorCode, FsResult};
 use tokio::sync::Notify;
@@ -66,8 +65,14 @@ pub fn append_request(block: BlockId, epoch: u32, offset: u64, length: usize) ->
     Request::Append { block, epoch, offset, data, crcs }
 }
 
+/// As an append stream does it: small changes are mostly made by this thread, large ones by the
+/// disk's.
 pub fn change(store: &DiskStore, request: Request) -> Result<Outcome, ErrorCode> {
-    block_on(store.change(request)).map_err(|err| err.code())
+    let (tell, told) = std::sync::mpsc::channel();
+    let reply = Box::new(move |answer| tell.send(answer).unwrap());
+    store.submit_quietly(Op { request, reply, permit: None });
+    store.lead();
+    told.recv().unwrap().map_err(|err: ozone_types::FsError| err.code())
 }
 
 pub fn append(

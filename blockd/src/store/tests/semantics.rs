@@ -1,5 +1,6 @@
 //! What a change does, and what is refused, on a disk that works.
 
+use futures::executor::block_on;
 use ozone_types::limits::CHECKSUM_PIECE;
 
 use super::*;
@@ -230,4 +231,63 @@ fn memory_is_given_back_by_checkpoints() {
     for local in 0..5 {
         assert_eq!(check_content(&store, block(1, local)).unwrap(), 12_000);
     }
+}
+
+/// Many threads bring appends, each to a block of its own; some lead, some only wake the disk's
+/// thread. Everybody is answered, in order.
+#[test]
+fn whoever_leads_answers_come_in_order() {
+    const ROUNDS: u64 = 300;
+    let store = open(&SimDisk::new());
+    std::thread::scope(|scope| {
+        for local in 1..=4 {
+            let store = &store;
+            scope.spawn(move || {
+                let b = block(1, local);
+                let (tell, told) = std::sync::mpsc::channel();
+                let mut random = Random::new(local);
+                let mut end = 0;
+                for n in 0..ROUNDS {
+                    let length = [10, 60, 200][random.below(3) as usize];
+                    let tell = tell.clone();
+                    let reply = Box::new(move |answer| tell.send((n, answer)).unwrap());
+                    let request = append_request(b, 1, end, length);
+                    store.submit_quietly(Op { request, reply, permit: None });
+                    end += length as u64;
+                    match random.below(3) {
+                        0 => store.wake(),
+                        _ => store.lead(),
+                    }
+                }
+                for n in 0..ROUNDS {
+                    let (of, answer) = told.recv().unwrap();
+                    assert_eq!((of, answer.map(|_: Outcome| ())), (n, Ok(())));
+                }
+                assert_eq!(check_content(store, b).unwrap(), end);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_quick_disk_is_written_by_whoever_waits() {
+    let store = open(&SimDisk::new());
+    let b = block(1, 1);
+    // The first one tells how quick the disk is, to the disk's thread.
+    append(&store, b, 1, 0, 50).unwrap();
+    assert!(store.is_quick());
+    let here = std::thread::current().id();
+    // That thread may still be about to end its turn.
+    let led = (1..1000).any(|n| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let reply = Box::new(move |answer: FsResult<Outcome>| {
+            answer.unwrap();
+            tell.send(std::thread::current().id()).unwrap();
+        });
+        let request = append_request(b, 1, n * 50, 50);
+        store.submit_quietly(Op { request, reply, permit: None });
+        store.lead();
+        told.recv().unwrap() == here
+    });
+    assert!(led);
 }
