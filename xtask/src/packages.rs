@@ -28,6 +28,8 @@ pub const TESTS: &[Need] = &[
     need_of("strace", "strace"),
     need_of("rsync", "rsync"),
     need_of("sha256sum", "coreutils"),
+    need_of("ip", "iproute2"),
+    need_of("unshare", "util-linux"),
 ];
 
 /// Installs what is missing, or says what to install.

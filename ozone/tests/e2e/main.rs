@@ -10,6 +10,7 @@ mod failure;
 mod fsx;
 mod harness;
 mod helper;
+mod namespaces;
 mod posix;
 mod programs;
 mod quickstart;

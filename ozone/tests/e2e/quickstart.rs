@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use crate::harness::{is_mounted, ozone, run, shell};
+use crate::harness::process::Process;
+use crate::harness::{await_some, is_mounted, ozone, run, shell};
 
 struct Stop<'a>(&'a Path);
 
@@ -47,4 +49,37 @@ fn starts_stops_and_finds_its_data_again() {
     run(ozone().args(["quickstart", "--stop"]).arg(&mount));
     let output = ozone().args(["quickstart", "--stop"]).arg(&mount).output().unwrap();
     assert!(!output.status.success(), "nothing to stop");
+}
+
+/// Everything dies at once; the next start does not wait for the lease of the mount that died.
+#[test]
+fn killed_it_starts_again_at_once() {
+    let home = tempfile::Builder::new().prefix("ozone-quick-").tempdir().unwrap();
+    let (data, mount) = (home.path().join("data"), home.path().join("mnt"));
+    let _stop = Stop(&mount);
+    let start = || {
+        let mut command = ozone();
+        command.arg("quickstart").arg(&mount).arg("--data").arg(&data);
+        let mut process = Process::spawn(&mut command, &home.path().join("log"));
+        await_some("quickstart to say what to try", || {
+            assert_eq!(process.ended(), None);
+            let said = fs::read_to_string(home.path().join("log")).unwrap();
+            said.contains("Ctrl-C").then_some(())
+        });
+        fs::remove_file(home.path().join("log")).unwrap();
+        process
+    };
+    let first = start();
+    shell(&mount, "mkdir d; echo hello > d/a; sync d/a");
+    first.kill();
+    let begin = Instant::now();
+    let second = start();
+    assert_eq!(fs::read_to_string(mount.join("d/a")).unwrap(), "hello\n");
+    // The lease of the mount that died has 30 s.
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    fs::write(mount.join("b"), "more").unwrap();
+    second.signal(libc::SIGTERM);
+    assert!(second.wait().success());
+    assert!(!is_mounted(&mount));
 }

@@ -23,13 +23,18 @@ pub fn ozone() -> Command {
 }
 
 /// Waits until `done` answers something, looking often.
-pub fn await_some<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+pub fn await_some<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
+    await_within(PATIENCE, what, done)
+}
+
+/// The same, for what may take another time than usual.
+pub fn await_within<T>(patience: Duration, what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + patience;
     loop {
         if let Some(found) = done() {
             return found;
         }
-        assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
+        assert!(Instant::now() < end, "waited {patience:?} for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
