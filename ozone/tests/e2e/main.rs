@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod daemons;
+mod durability;
 mod failure;
 mod fsx;
 mod harness;
