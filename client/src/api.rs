@@ -1,5 +1,6 @@
 //! The words of the public interface.
 
+use bytes::Bytes;
 use ozone_types::{Attr, FileKind, FileName, InodeId, Timestamp};
 
 /// Whoever caches what this client told it: the kernel, for a mount. Called from threads that may
@@ -37,8 +38,10 @@ pub struct SetAttr {
 /// The attributes of an inode to be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NewNode {
-    /// S_IFMT and permissions, with the umask already applied. `mkdir` takes the permissions only.
+    /// S_IFMT and permissions, without the umask. `mkdir` takes the permissions only.
     pub mode: u32,
+    /// Taken off `mode` where the parent has no default ACL; where it has, that decides instead.
+    pub umask: u32,
     pub uid: u32,
     pub gid: u32,
     /// Of a character or block device.
@@ -51,6 +54,50 @@ pub struct RenameFlags {
     pub no_replace: bool,
     /// Swap the two names.
     pub exchange: bool,
+}
+
+/// An extended attribute to be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetXattr {
+    /// With its namespace: `user.…`, `trusted.…`, `security.…`, or one of the two POSIX ACLs.
+    pub name: Bytes,
+    pub value: Bytes,
+    pub mode: XattrMode,
+    /// Clear setgid: an access ACL is set by somebody outside the file's group.
+    pub kill_sgid: bool,
+}
+
+/// What setting an extended attribute expects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Nothing: it is made or replaced.
+    #[default]
+    Any,
+    /// It must not exist: ALREADY_EXISTS.
+    Create,
+    /// It must exist: NO_SUCH_ATTRIBUTE.
+    Replace,
+}
+
+/// What fallocate(2) does with its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocate {
+    /// The file's size reaches the end of the range; its bytes stay.
+    Extend,
+    /// There is space for the range; the file stays as it is.
+    Reserve,
+    /// The range becomes a hole; the size stays.
+    Punch,
+    /// The range reads as zeros; the size reaches its end unless `keep_size`.
+    Zero { keep_size: bool },
+}
+
+/// What lseek(2) looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    Data,
+    /// The end of the file is one.
+    Hole,
 }
 
 /// What an open file may be used for.

@@ -1,10 +1,15 @@
-//! The driver of requests that may be repeated: waits for metad as long as it takes, and goes on in
-//! a new session when the old one has ended.
+//! The drivers of requests that may be repeated and of single changes: they wait for metad as long as
+//! it takes, and go on in a new session when the old one has ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ozone_proto::metad::{Entry, EntryReply, entry};
 use ozone_types::{ErrorCode, FsError, FsResult, RetryClass};
 
+use crate::core::Core;
+use crate::file::{File, change};
+use crate::queue::submit;
 use crate::session::{Live, Session};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
@@ -52,4 +57,42 @@ where
         }
         backoff.pause().await;
     }
+}
+
+impl Core {
+    fn entry(&self, op: entry::Op) -> Entry {
+        Entry { time: Some(self.clock.wall().into()), op: Some(op) }
+    }
+
+    /// Makes one change; under the next session if this one ended before it was executed. Errors:
+    /// READ_ONLY, and why metad refuses it.
+    pub async fn change(self: &Arc<Self>, op: entry::Op) -> FsResult<EntryReply> {
+        self.check_writable()?;
+        loop {
+            match submit(self, vec![self.entry(op.clone())]).await {
+                Ok(replies) => return replies.into_iter().next().ok_or_else(no_reply),
+                Err(err) if err.error.code() == ErrorCode::SessionEnded => {}
+                Err(err) => return Err(err.error),
+            }
+        }
+    }
+
+    /// Makes one change behind the data of `file`. Errors as for [`Core::change`].
+    pub async fn change_behind(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        op: entry::Op,
+    ) -> FsResult<EntryReply> {
+        self.check_writable()?;
+        loop {
+            match change::make(self, file, self.entry(op.clone())).await {
+                Err(err) if err.code() == ErrorCode::SessionEnded => {}
+                answer => return answer,
+            }
+        }
+    }
+}
+
+fn no_reply() -> FsError {
+    FsError::with(ErrorCode::Protocol, "a batch without replies")
 }

@@ -1,5 +1,6 @@
 //! The client's public face: every operation of a mount.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -130,6 +131,28 @@ impl Client {
         self.core.setattr(inode, set).await
     }
 
+    /// Errors: NO_SUCH_ATTRIBUTE.
+    pub async fn getxattr(&self, inode: InodeId, name: &[u8]) -> FsResult<Bytes> {
+        self.core.getxattr(inode, name).await
+    }
+
+    /// The names of the extended attributes, in no order.
+    pub async fn listxattr(&self, inode: InodeId) -> FsResult<Vec<Bytes>> {
+        self.core.listxattr(inode).await
+    }
+
+    /// Sets an extended attribute, behind the file's data. Errors: what its mode expects; RANGE for a
+    /// name or value that is too long; NO_SPACE for too many names; NOT_SUPPORTED_OPERATION for a
+    /// namespace that is not stored.
+    pub async fn setxattr(&self, inode: InodeId, set: SetXattr) -> FsResult<()> {
+        self.core.setxattr(inode, set).await
+    }
+
+    /// Behind the file's data. Errors: NO_SUCH_ATTRIBUTE.
+    pub async fn removexattr(&self, inode: InodeId, name: &[u8]) -> FsResult<()> {
+        self.core.removexattr(inode, name).await
+    }
+
     /// mknod(2): a regular file, fifo, socket or device.
     pub async fn create(&self, parent: InodeId, name: &FileName, node: NewNode) -> FsResult<Attr> {
         self.core.create(parent, name, node).await
@@ -217,6 +240,38 @@ impl Client {
     /// While other clients write to the file too, two appends may meet.
     pub async fn append(&self, file: &OpenFile, data: Bytes, kill_suid: bool) -> FsResult<u64> {
         file::write::write(&self.core, file, Place::End, data, kill_suid).await
+    }
+
+    /// fallocate(2) of `range`, behind the file's data. `kill_suid` as in [`Client::write`]. Errors:
+    /// BAD_HANDLE, INVALID_REQUEST for an empty range, FILE_TOO_BIG, NO_SPACE.
+    pub async fn fallocate(
+        &self,
+        file: &OpenFile,
+        range: Range<u64>,
+        how: Allocate,
+        kill_suid: bool,
+    ) -> FsResult<()> {
+        file::allocate::allocate(&self.core, file, range, how, kill_suid).await
+    }
+
+    /// The first byte from `offset` on that is data, or in a hole; stores what is dirty before.
+    /// NO_SUCH_OFFSET at and behind the file's end, and where no data follows.
+    pub async fn seek(&self, file: &OpenFile, offset: u64, what: Seek) -> FsResult<u64> {
+        file::seek::seek(&self.core, file, offset, what).await
+    }
+
+    /// Copies up to `len` bytes within the cluster, and commits them; answers how many, fewer only at
+    /// the end of `from` or when an error came after some. Setuid, setgid and capabilities of `to` go.
+    /// Errors: BAD_HANDLE, INVALID_REQUEST for ranges of one file that overlap, FILE_TOO_BIG.
+    pub async fn copy_range(
+        &self,
+        from: &OpenFile,
+        from_offset: u64,
+        to: &OpenFile,
+        to_offset: u64,
+        len: u64,
+    ) -> FsResult<u64> {
+        file::copy::copy_range(&self.core, from, from_offset, to, to_offset, len).await
     }
 
     /// close(2) of one descriptor: reports written-behind data that was lost, once per handle. Does

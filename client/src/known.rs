@@ -235,7 +235,9 @@ fn dirs_of(entry: &Entry) -> [Option<InodeId>; 2] {
         Some(Op::Rmdir(op)) => one(op.parent),
         Some(Op::Rename(op)) if op.parent == op.new_parent => one(op.parent),
         Some(Op::Rename(op)) => [Some(InodeId(op.parent)), Some(InodeId(op.new_parent))],
-        Some(Op::Setattr(_) | Op::Write(_) | Op::ReleaseBlock(_)) | None => [None, None],
+        Some(Op::Setattr(_) | Op::SetXattr(_) | Op::RemoveXattr(_)) => [None, None],
+        Some(Op::Write(_) | Op::Punch(_) | Op::Clone(_) | Op::ReleaseBlock(_)) => [None, None],
+        None => [None, None],
     }
 }
 
@@ -356,7 +358,9 @@ impl Inner {
             Some(Op::Unlink(op)) => self.set_name(InodeId(op.parent), &op.name, None),
             Some(Op::Rmdir(op)) => self.set_name(InodeId(op.parent), &op.name, None),
             Some(Op::Rename(op)) => self.renamed(op, inode),
-            Some(Op::Setattr(_) | Op::Write(_) | Op::ReleaseBlock(_)) | None => {}
+            // These change attributes only.
+            Some(Op::Setattr(_) | Op::SetXattr(_) | Op::RemoveXattr(_)) => {}
+            Some(Op::Write(_) | Op::Punch(_) | Op::Clone(_) | Op::ReleaseBlock(_)) | None => {}
         }
     }
 

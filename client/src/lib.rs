@@ -28,6 +28,7 @@ mod queue;
 mod session;
 #[cfg(test)]
 mod tests;
+mod xattr;
 
 pub use api::*;
 pub use client::Client;

@@ -66,6 +66,8 @@ rpcs! {
     lookup(LookupRequest) -> NodeReply, AGAIN;
     getattr(GetattrRequest) -> NodeReply, AGAIN;
     readlink(ReadlinkRequest) -> ReadlinkReply, AGAIN;
+    getxattr(GetxattrRequest) -> GetxattrReply, AGAIN;
+    listxattr(ListxattrRequest) -> ListxattrReply, AGAIN;
     readdir(ReaddirRequest) -> ReaddirReply, AGAIN;
     extents(ExtentsRequest) -> ExtentsReply, AGAIN;
     locate(LocateRequest) -> LocateReply, AGAIN;

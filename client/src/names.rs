@@ -12,10 +12,9 @@ use crate::api::{DirEntry, DirPage, NewNode, OpenMode, RenameFlags, SetAttr, Sta
 use crate::calls::{Backoff, call};
 use crate::core::Core;
 use crate::file::handle::{Held, OpenFile};
-use crate::file::{File, Pin, extents::Extents, open, pipeline};
+use crate::file::{Pin, extents::Extents, open, pipeline};
 use crate::known::Found;
 use crate::numbers;
-use crate::queue::submit;
 
 /// Attributes of a listing that are asked for one by one, at a time.
 const GETATTRS: usize = 16;
@@ -87,14 +86,21 @@ impl Core {
         }
     }
 
+    /// The attributes, if they can be told without asking metad.
+    pub fn known_attr(&self, inode: InodeId) -> Option<Attr> {
+        if !self.session.lease_valid() {
+            return None;
+        }
+        let attr = self.lay_over(self.known.attr(inode)?);
+        if attr.is_none() {
+            self.known.forget_attr(inode);
+        }
+        attr
+    }
+
     pub async fn getattr(self: &Arc<Self>, inode: InodeId) -> FsResult<Attr> {
-        if self.session.lease_valid()
-            && let Some(attr) = self.known.attr(inode)
-        {
-            match self.lay_over(attr) {
-                Some(attr) => return Ok(attr),
-                None => self.known.forget_attr(inode),
-            }
+        if let Some(attr) = self.known_attr(inode) {
+            return Ok(attr);
         }
         let mut backoff = Backoff::default();
         loop {
@@ -196,37 +202,6 @@ impl Core {
         })
     }
 
-    fn entry(&self, op: entry::Op) -> Entry {
-        Entry { time: Some(self.clock.wall().into()), op: Some(op) }
-    }
-
-    /// Makes one change; under the next session if this one ended before it was executed.
-    async fn change(self: &Arc<Self>, op: entry::Op) -> FsResult<EntryReply> {
-        self.check_writable()?;
-        loop {
-            match submit(self, vec![self.entry(op.clone())]).await {
-                Ok(replies) => return replies.into_iter().next().ok_or_else(no_reply),
-                Err(err) if err.error.code() == ErrorCode::SessionEnded => {}
-                Err(err) => return Err(err.error),
-            }
-        }
-    }
-
-    /// Makes one change behind the data of `file`.
-    async fn change_behind(
-        self: &Arc<Self>,
-        file: &Arc<File>,
-        op: entry::Op,
-    ) -> FsResult<EntryReply> {
-        self.check_writable()?;
-        loop {
-            match pipeline::change(self, file, self.entry(op.clone())).await {
-                Err(err) if err.code() == ErrorCode::SessionEnded => {}
-                answer => return answer,
-            }
-        }
-    }
-
     pub async fn setattr(self: &Arc<Self>, inode: InodeId, set: SetAttr) -> FsResult<Attr> {
         self.check_writable()?;
         let now = self.clock.wall();
@@ -315,6 +290,7 @@ impl Core {
             mode: node.mode & 0o7777,
             uid: node.uid,
             gid: node.gid,
+            umask: node.umask,
         };
         wire_attr(self.change(entry::Op::Mkdir(op)).await?.attr)
     }
@@ -407,10 +383,6 @@ impl Core {
     }
 }
 
-fn no_reply() -> FsError {
-    FsError::with(ErrorCode::Protocol, "a batch without replies")
-}
-
 fn wall(set: TimeSet, now: Timestamp) -> Timestamp {
     match set {
         TimeSet::Now => now,
@@ -435,5 +407,6 @@ fn create_op(
         gid: node.gid,
         rdev: node.rdev,
         open,
+        umask: node.umask,
     }
 }

@@ -1,19 +1,26 @@
 //! A backend in memory, for tests of what the kernel makes of a mount. It can be told to hang, as a
 //! client does when all servers are gone.
 
-use std::collections::{BTreeMap, HashMap};
+mod nodes;
+pub(crate) mod ranges;
+pub(crate) mod xattrs;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use ozone_client::*;
-use ozone_types::{Attr, ErrorCode, FileKind, FileName, FsResult, InodeId, Timestamp};
+use ozone_types::{Attr, ErrorCode, FileName, FsResult, InodeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::vfs::{Answer, Backend, OpenedFile};
+use nodes::{Nodes, ROOT, now};
+use xattrs::Acl;
 
-const ROOT: InodeId = InodeId(500);
+const SPACE: StatFs =
+    StatFs { total_bytes: 1 << 40, free_bytes: 1 << 39, used_inodes: 5, free_inodes: 1 << 30 };
 
 pub(crate) struct Fake {
     nodes: Mutex<Nodes>,
@@ -26,20 +33,8 @@ pub(crate) struct Fake {
     pub stuck: AtomicUsize,
     /// Reads that came here, past the kernel's cache.
     pub reads: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Nodes {
-    by_inode: HashMap<InodeId, Node>,
-    last: u64,
-}
-
-struct Node {
-    attr: Attr,
-    data: Vec<u8>,
-    names: BTreeMap<Vec<u8>, (InodeId, u64)>,
-    parent: InodeId,
-    last_cookie: u64,
+    /// Copies that the kernel did not make itself.
+    pub copies: AtomicUsize,
 }
 
 pub(crate) struct FakeFile {
@@ -61,89 +56,16 @@ impl OpenedFile for FakeFile {
     }
 }
 
-fn now() -> Timestamp {
-    ozone_platform::real_clock().wall()
-}
-
-impl Nodes {
-    fn get(&mut self, inode: InodeId) -> FsResult<&mut Node> {
-        self.by_inode.get_mut(&inode).ok_or_else(|| ErrorCode::Stale.into())
-    }
-
-    fn child(&mut self, parent: InodeId, name: &FileName) -> FsResult<InodeId> {
-        let names = &self.get(parent)?.names;
-        names
-            .get(name.as_bytes())
-            .map(|(inode, _)| *inode)
-            .ok_or_else(|| ErrorCode::NotFound.into())
-    }
-
-    fn add(&mut self, parent: InodeId, name: &FileName, node: NewNode) -> FsResult<Attr> {
-        if self.child(parent, name).is_ok() {
-            return Err(ErrorCode::Exists.into());
-        }
-        self.last += 1;
-        let inode = InodeId(1000 + self.last);
-        let kind = FileKind::from_mode(node.mode).unwrap();
-        let attr = attr(inode, kind, node);
-        self.by_inode.insert(inode, new_node(attr.clone(), parent));
-        self.name(parent, name, inode)?;
-        Ok(attr)
-    }
-
-    fn name(&mut self, parent: InodeId, name: &FileName, inode: InodeId) -> FsResult<()> {
-        let dir = self.get(parent)?;
-        dir.last_cookie += 1;
-        let cookie = dir.last_cookie;
-        dir.names.insert(name.as_bytes().to_vec(), (inode, cookie));
-        dir.attr.mtime = now();
-        Ok(())
-    }
-
-    fn remove(&mut self, parent: InodeId, name: &FileName) -> FsResult<()> {
-        let inode = self.child(parent, name)?;
-        self.get(parent)?.names.remove(name.as_bytes());
-        self.get(inode)?.attr.nlink -= 1;
-        Ok(())
-    }
-}
-
-fn attr(inode: InodeId, kind: FileKind, node: NewNode) -> Attr {
-    let now = now();
-    Attr {
-        inode,
-        kind,
-        mode: node.mode & 0o7777,
-        uid: node.uid,
-        gid: node.gid,
-        nlink: 1,
-        size: 0,
-        allocated: 0,
-        rdev: node.rdev,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        btime: now,
-        version: 0,
-    }
-}
-
-fn new_node(attr: Attr, parent: InodeId) -> Node {
-    Node { attr, data: Vec::new(), names: BTreeMap::new(), parent, last_cookie: 0 }
-}
-
 impl Fake {
     pub fn new() -> Arc<Fake> {
-        let root = NewNode { mode: 0o755, ..NewNode::default() };
-        let root = new_node(attr(ROOT, FileKind::Directory, root), ROOT);
-        let nodes = Nodes { by_inode: HashMap::from([(ROOT, root)]), last: 0 };
         Arc::new(Fake {
-            nodes: Mutex::new(nodes),
+            nodes: Mutex::new(Nodes::new()),
             hanging: watch::channel(false).0,
             cacheable: Arc::new(AtomicBool::new(true)),
             lossy: AtomicBool::new(false),
             stuck: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
+            copies: AtomicUsize::new(0),
         })
     }
 
@@ -155,11 +77,23 @@ impl Fake {
     /// Changes a file behind the kernel's back, as another client does.
     pub fn overwrite(&self, name: &str, data: &[u8]) {
         let mut nodes = self.nodes.lock();
-        let inode = nodes.child(ROOT, &FileName::new(name.as_bytes()).unwrap()).unwrap();
-        let node = nodes.get(inode).unwrap();
+        let node = nodes.in_root(name);
         node.data = data.to_vec();
-        node.attr.size = data.len() as u64;
-        node.attr.mtime = now();
+        node.written(false);
+    }
+
+    /// Sets a file's access ACL behind the kernel's back.
+    pub fn set_acl(&self, name: &str, acl: &Acl) {
+        let mut nodes = self.nodes.lock();
+        let node = nodes.in_root(name);
+        let (name, value) = (Bytes::from_static(xattrs::ACCESS), acl.bytes());
+        let set = SetXattr { name, value, mode: XattrMode::Any, kill_sgid: false };
+        node.xattrs.set(&mut node.attr, set).unwrap();
+    }
+
+    /// What a file has come to, past the kernel's cache.
+    pub fn data(&self, name: &str) -> Vec<u8> {
+        self.nodes.lock().in_root(name).data.clone()
     }
 
     async fn locked<T>(&self, work: impl FnOnce(&mut Nodes) -> FsResult<T>) -> FsResult<T> {
@@ -204,7 +138,10 @@ impl Backend for Fake {
         self.locked(|nodes| {
             let node = nodes.get(inode)?;
             let attr = &mut node.attr;
-            attr.mode = set.mode.unwrap_or(attr.mode);
+            if let Some(mode) = set.mode {
+                attr.mode = mode;
+                node.xattrs.chmod(mode);
+            }
             attr.uid = set.uid.unwrap_or(attr.uid);
             attr.gid = set.gid.unwrap_or(attr.gid);
             attr.atime = set.atime.map_or(attr.atime, time);
@@ -224,6 +161,32 @@ impl Backend for Fake {
 
     async fn readlink(&self, inode: InodeId) -> FsResult<Vec<u8>> {
         self.locked(|nodes| Ok(nodes.get(inode)?.data.clone())).await
+    }
+
+    async fn getxattr(&self, inode: InodeId, name: &[u8]) -> FsResult<Bytes> {
+        self.locked(|nodes| nodes.get(inode)?.xattrs.get(name)).await
+    }
+
+    async fn listxattr(&self, inode: InodeId) -> FsResult<Vec<Bytes>> {
+        self.locked(|nodes| Ok(nodes.get(inode)?.xattrs.names())).await
+    }
+
+    async fn setxattr(&self, inode: InodeId, set: SetXattr) -> FsResult<()> {
+        self.locked(|nodes| {
+            let node = nodes.get(inode)?;
+            node.attr.ctime = now();
+            node.xattrs.set(&mut node.attr, set)
+        })
+        .await
+    }
+
+    async fn removexattr(&self, inode: InodeId, name: &[u8]) -> FsResult<()> {
+        self.locked(|nodes| {
+            let node = nodes.get(inode)?;
+            node.attr.ctime = now();
+            node.xattrs.remove(&mut node.attr, name)
+        })
+        .await
     }
 
     async fn readdir(
@@ -285,7 +248,7 @@ impl Backend for Fake {
         uid: u32,
         gid: u32,
     ) -> FsResult<Attr> {
-        let node = NewNode { mode: libc::S_IFLNK | 0o777, uid, gid, rdev: 0 };
+        let node = NewNode { mode: libc::S_IFLNK | 0o777, uid, gid, rdev: 0, umask: 0 };
         self.locked(|nodes| {
             let inode = nodes.add(parent, name, node)?.inode;
             let link = nodes.get(inode)?;
@@ -378,11 +341,7 @@ impl Backend for Fake {
             let end = offset as usize + data.len();
             node.data.resize(node.data.len().max(end), 0);
             node.data[offset as usize..end].copy_from_slice(&data);
-            node.attr.size = node.data.len() as u64;
-            node.attr.mtime = now();
-            if kill_suid {
-                node.attr.mode &= !0o6000;
-            }
+            node.written(kill_suid);
             Ok(data.len())
         })
         .await
@@ -392,6 +351,46 @@ impl Backend for Fake {
         let end = self.locked(|nodes| Ok(nodes.get(file.inode)?.attr.size)).await?;
         self.write(file, end, data, kill_suid).await?;
         Ok(end)
+    }
+
+    async fn fallocate(
+        &self,
+        file: &FakeFile,
+        range: Range<u64>,
+        how: Allocate,
+        kill_suid: bool,
+    ) -> FsResult<()> {
+        self.locked(|nodes| {
+            let node = nodes.get(file.inode)?;
+            ranges::allocate(&mut node.data, range, how, SPACE.free_bytes)?;
+            node.written(kill_suid);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn seek(&self, file: &FakeFile, offset: u64, what: Seek) -> FsResult<u64> {
+        self.locked(|nodes| ranges::seek(&nodes.get(file.inode)?.data, offset, what)).await
+    }
+
+    async fn copy_range(
+        &self,
+        from: &FakeFile,
+        from_offset: u64,
+        to: &FakeFile,
+        to_offset: u64,
+        len: u64,
+    ) -> FsResult<u64> {
+        self.copies.fetch_add(1, Ordering::SeqCst);
+        let data: Bytes = self
+            .locked(|nodes| {
+                Ok(ranges::clipped(&nodes.get(from.inode)?.data, from_offset, len).into())
+            })
+            .await?;
+        match data.is_empty() {
+            true => Ok(0),
+            false => self.write(to, to_offset, data, true).await.map(|copied| copied as u64),
+        }
     }
 
     fn flush(&self, _file: &FakeFile) -> impl Answer<()> {
@@ -407,13 +406,7 @@ impl Backend for Fake {
     }
 
     async fn statfs(&self) -> FsResult<StatFs> {
-        let space = StatFs {
-            total_bytes: 1 << 40,
-            free_bytes: 1 << 39,
-            used_inodes: 5,
-            free_inodes: 1 << 30,
-        };
-        self.locked(|_| Ok(space)).await
+        self.locked(|_| Ok(SPACE)).await
     }
 
     fn set_kernel(&self, _kernel: Arc<dyn Kernel>) {}

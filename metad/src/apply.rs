@@ -227,6 +227,7 @@ fn entries(
 
 fn run_entry(cx: &mut Change<'_, '_>, entry: &Entry) -> OpResult<EntryReply> {
     cx.changed.clear();
+    let mut length = 0;
     let attr = match &entry.op {
         None => return refuse(ErrorCode::Protocol, "an entry without an operation"),
         Some(Op::Create(op)) => ops::create(cx, op)?,
@@ -238,6 +239,14 @@ fn run_entry(cx: &mut Change<'_, '_>, entry: &Entry) -> OpResult<EntryReply> {
         Some(Op::Rename(op)) => ops::rename(cx, op)?,
         Some(Op::Setattr(op)) => ops::setattr(cx, op)?,
         Some(Op::Write(op)) => ops::write(cx, op)?,
+        Some(Op::SetXattr(op)) => ops::set_xattr(cx, op)?,
+        Some(Op::RemoveXattr(op)) => ops::remove_xattr(cx, op)?,
+        Some(Op::Punch(op)) => ops::punch(cx, op)?,
+        Some(Op::Clone(op)) => {
+            let (attr, done) = ops::clone(cx, op)?;
+            length = done;
+            attr
+        }
         Some(Op::ReleaseBlock(op)) => {
             ops::release_block(cx, op)?;
             return Ok(EntryReply::default());
@@ -245,7 +254,7 @@ fn run_entry(cx: &mut Change<'_, '_>, entry: &Entry) -> OpResult<EntryReply> {
     };
     let mut others = std::mem::take(&mut cx.changed);
     others.retain(|other| other.inode != attr.inode);
-    Ok(EntryReply { attr: Some(attr), lease: None, others })
+    Ok(EntryReply { attr: Some(attr), lease: None, others, length })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! `daemon` starts and stops one metad; `node` is what its parts share; `leader` is what exists only
 //! while it leads.
 
+mod acl;
 pub mod apply;
 mod blocks;
 pub mod check;

@@ -125,6 +125,7 @@ impl From<&t::Attr> for metad::Attr {
             ctime: Some(a.ctime.into()),
             btime: Some(a.btime.into()),
             version: a.version,
+            xattrs: a.xattrs,
         }
     }
 }
@@ -149,6 +150,7 @@ impl TryFrom<metad::Attr> for t::Attr {
             ctime: time(a.ctime),
             btime: time(a.btime),
             version: a.version,
+            xattrs: a.xattrs,
         })
     }
 }
@@ -156,6 +158,31 @@ impl TryFrom<metad::Attr> for t::Attr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_round_trip() {
+        let at = |secs| t::Timestamp::new(secs, 999_999_999);
+        let attr = t::Attr {
+            inode: t::InodeId(1 << 60),
+            kind: t::FileKind::Socket,
+            mode: 0o7654,
+            uid: 3,
+            gid: 4,
+            nlink: 5,
+            size: 6,
+            allocated: 7,
+            rdev: 8,
+            atime: at(-9),
+            mtime: at(10),
+            ctime: at(11),
+            btime: at(12),
+            version: 13,
+            xattrs: true,
+        };
+        assert_eq!(t::Attr::try_from(metad::Attr::from(&attr)).unwrap(), attr);
+        let wire = metad::Attr { kind: 3, ..metad::Attr::from(&attr) };
+        assert_eq!(t::Attr::try_from(wire).unwrap_err().code(), ErrorCode::Protocol);
+    }
 
     #[test]
     fn replication_round_trips_and_garbage_is_refused() {

@@ -77,4 +77,6 @@ pub struct Attr {
     pub btime: Timestamp,
     /// Grows with every change of this inode (attributes, names in it, or data).
     pub version: u64,
+    /// Has extended attributes; POSIX ACLs that are stored are some of them.
+    pub xattrs: bool,
 }

@@ -13,5 +13,5 @@ pub mod replication;
 pub use attr::{Attr, FileKind, Timestamp};
 pub use error::{ErrorCode, FsError, FsResult, RetryClass};
 pub use ids::*;
-pub use name::{BucketName, FileName, VolumeName};
+pub use name::{BucketName, FileName, VolumeName, XattrName};
 pub use replication::Replication;

@@ -15,6 +15,9 @@ pub const XATTR_NAME_MAX: usize = 255;
 /// Bytes of all names of an inode's attributes together.
 pub const XATTR_LIST_MAX: usize = 65536;
 
+/// Extents that one Clone entry shares, at most.
+pub const CLONE_EXTENTS_MAX: usize = 1024;
+
 /// Client checksums cover at most this many bytes each.
 pub const CHECKSUM_PIECE: usize = 16 * 1024;
 /// Largest payload of one append to a block server.

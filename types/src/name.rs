@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::{ErrorCode, FsError, FsResult};
-use crate::limits::NAME_MAX;
+use crate::limits::{NAME_MAX, XATTR_NAME_MAX};
 
 /// One component of a path: 1 to 255 bytes, no `/`, no NUL, neither `.` nor `..`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +31,67 @@ impl FileName {
 }
 
 impl fmt::Debug for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// The name of an extended attribute that is stored: `user.`, `trusted.` or `security.` with
+/// something behind it, or one of the two POSIX ACLs; 255 bytes at most, no NUL.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct XattrName(Box<[u8]>);
+
+impl XattrName {
+    const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+    const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+    const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+
+    /// Errors: INVALID_REQUEST for an empty name, a NUL, or a namespace with nothing behind it; RANGE
+    /// for one that is too long; NOT_SUPPORTED_OPERATION for one of another namespace.
+    pub fn new(bytes: &[u8]) -> FsResult<Self> {
+        if bytes.len() > XATTR_NAME_MAX {
+            return Err(ErrorCode::Range.into());
+        }
+        if bytes.is_empty() || bytes.contains(&0) || Self::NAMESPACES.contains(&bytes) {
+            return Err(FsError::with(ErrorCode::Invalid, "not a valid attribute name"));
+        }
+        let in_namespace = Self::NAMESPACES.iter().any(|space| bytes.starts_with(space));
+        if !in_namespace && bytes != Self::ACCESS_ACL && bytes != Self::DEFAULT_ACL {
+            let why = "attributes of this namespace are not stored";
+            return Err(FsError::with(ErrorCode::Unsupported, why));
+        }
+        Ok(XattrName(bytes.into()))
+    }
+
+    /// The ACL that says who may access an inode.
+    pub fn access_acl() -> Self {
+        XattrName(Self::ACCESS_ACL.into())
+    }
+
+    /// The ACL of a directory that new inodes in it begin with.
+    pub fn default_acl() -> Self {
+        XattrName(Self::DEFAULT_ACL.into())
+    }
+
+    /// The capabilities of a program; they go when the file's data or owner changes.
+    pub fn capability() -> Self {
+        XattrName((*b"security.capability").into())
+    }
+
+    pub fn is_access_acl(&self) -> bool {
+        *self.0 == *Self::ACCESS_ACL
+    }
+
+    pub fn is_default_acl(&self) -> bool {
+        *self.0 == *Self::DEFAULT_ACL
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for XattrName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", String::from_utf8_lossy(&self.0))
     }
@@ -103,6 +164,30 @@ mod tests {
         assert!(FileName::new(b"\xff\x01 any byte").is_ok());
         for bad in [&b""[..], b".", b"..", b"a/b", b"a\0b"] {
             assert_eq!(FileName::new(bad).unwrap_err().code(), ErrorCode::Invalid);
+        }
+    }
+
+    #[test]
+    fn xattr_names() {
+        let code = |name: &[u8]| XattrName::new(name).map_err(|err| err.code()).map(drop);
+        let long = |length: usize| [&b"user."[..], &[b'x'; 300][..length - 5]].concat();
+        for good in [&b"user.a"[..], b"trusted.\xff", b"security.capability", &long(255)] {
+            assert_eq!(XattrName::new(good).unwrap().as_bytes(), good);
+        }
+        assert_eq!(code(&long(256)), Err(ErrorCode::Range));
+        for bad in [&b""[..], b"user.", b"trusted.", b"security.", b"user.a\0b"] {
+            assert_eq!(code(bad), Err(ErrorCode::Invalid), "{bad:?}");
+        }
+        for other in
+            [&b"system.nfs4_acl"[..], b"system.", b"user", b"a", b"os2.x", b"system.posix_acl"]
+        {
+            assert_eq!(code(other), Err(ErrorCode::Unsupported), "{other:?}");
+        }
+        let (access, default) = (XattrName::access_acl(), XattrName::default_acl());
+        for made in [&access, &default, &XattrName::capability()] {
+            assert_eq!(XattrName::new(made.as_bytes()).as_ref(), Ok(made));
+            assert_eq!(made.is_access_acl(), *made == access);
+            assert_eq!(made.is_default_acl(), *made == default);
         }
     }
 

@@ -108,6 +108,18 @@ impl Extents {
         }
     }
 
+    /// Nobody knows any more what the range has.
+    pub fn unlearn(&mut self, range: &Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        self.cut(range);
+        let known = std::mem::take(&mut self.known).into_iter();
+        let around =
+            |k: Range<u64>| [k.start..k.end.min(range.start), k.start.max(range.end)..k.end];
+        self.known = known.flat_map(around).filter(|k| !k.is_empty()).collect();
+    }
+
     /// A committed write: its extents replace what was there.
     pub fn write(&mut self, extents: &[Extent]) {
         for e in extents {
@@ -131,7 +143,8 @@ impl Extents {
         });
     }
 
-    fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = &Extent> {
+    /// The known extents that have bytes of `range`, ascending.
+    pub fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = &Extent> {
         let first = self
             .map
             .range(..range.start)
@@ -207,6 +220,23 @@ mod tests {
         map.truncate(50);
         assert!(map.knows(&(0..u64::MAX)));
         assert_eq!(pieces(&map, 45..60), [block(2, 1005, 5), Piece::Zeros(10)]);
+    }
+
+    #[test]
+    fn what_is_unlearnt_is_asked_for_again() {
+        let mut map = Extents::empty_file();
+        map.write(&[extent(0, 100, 1)]);
+        map.unlearn(&(50..50));
+        assert!(map.knows(&(0..u64::MAX)));
+        map.unlearn(&(40..60));
+        assert!(map.knows(&(0..40)) && map.knows(&(60..u64::MAX)));
+        assert!(!map.knows(&(39..41)) && !map.knows(&(59..61)) && !map.knows(&(40..41)));
+        map.unlearn(&(30..200));
+        assert!(map.knows(&(0..30)) && map.knows(&(200..300)) && !map.knows(&(100..101)));
+        assert_eq!(
+            map.overlapping(&(0..u64::MAX)).copied().collect::<Vec<_>>(),
+            [extent(0, 30, 1)]
+        );
     }
 
     #[test]

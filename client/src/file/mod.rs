@@ -9,6 +9,9 @@
 //! Steps commit in order, so a file's data survives as a prefix of its writes; changes of the
 //! inode's attributes and names are steps too while data is dirty.
 
+pub mod allocate;
+pub mod change;
+pub mod copy;
 pub mod dirty;
 pub mod extents;
 pub mod flusher;
@@ -19,6 +22,7 @@ pub mod plan;
 pub mod read;
 pub mod readahead;
 pub mod recall;
+pub mod seek;
 pub mod write;
 
 use std::collections::{HashMap, VecDeque};
@@ -150,6 +154,12 @@ impl State {
     pub fn dirty_end(&self) -> u64 {
         let steps = self.steps.iter().filter_map(Step::data).map(|d| d.end);
         steps.chain(self.open.iter().map(Dirty::end)).max().unwrap_or(0)
+    }
+
+    /// Whether uncommitted data takes setuid, setgid and capabilities from the file.
+    pub fn kills_suid(&self) -> bool {
+        self.steps.iter().filter_map(Step::data).any(|data| data.kill_suid)
+            || self.open.as_ref().is_some_and(|dirty| dirty.kill_suid)
     }
 
     /// Lays what is uncommitted over attributes that metad told.

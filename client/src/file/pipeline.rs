@@ -1,7 +1,7 @@
 //! Write-back of one file: what is dirty becomes durable, then committed, in order.
 //!
 //! [`State::committable`] decides what is worth a commit; [`advance`] does whatever can be done and
-//! is called after every event.
+//! is called after every event. Steps that are no data are [`Change`]s.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use ozone_proto::metad::{Entry, EntryReply, LeaseKind, Write, entry};
 use ozone_types::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
 use ozone_types::{ErrorCode, FsError, FsResult, InodeId, Timestamp};
-use tokio::sync::oneshot;
 
+use super::change::Change;
 use super::dirty::Run;
 use super::extents::Extent;
 use super::{File, State};
@@ -60,16 +60,6 @@ enum Stage {
     },
 }
 
-/// A change that may only be made after the data before it.
-pub struct Change {
-    entry: Entry,
-    /// The reply's attributes are this inode's.
-    of_inode: bool,
-    /// The size that it sets.
-    truncate: Option<u64>,
-    done: oneshot::Sender<FsResult<EntryReply>>,
-}
-
 impl Step {
     pub fn data(&self) -> Option<&Data> {
         match &self.what {
@@ -95,6 +85,14 @@ impl Step {
             What::Data(_) | What::Change(_) => &[],
         }
     }
+
+    /// Bytes in a batch, about.
+    fn wire(&self) -> usize {
+        match &self.what {
+            What::Data(_) => EXTENT_WIRE * (1 + self.extents().len()),
+            What::Change(change) => change.wire(),
+        }
+    }
 }
 
 impl State {
@@ -115,17 +113,12 @@ impl State {
         self.steps.front().map_or(self.last_step, |first| first.id - 1)
     }
 
-    /// A truncation has been made; what was written behind it is not committed yet.
-    fn truncated(&mut self, size: u64, cached: bool) {
-        if cached {
-            self.extents.truncate(size);
-        }
-        if self.size.is_some() {
-            self.size = Some(size.max(self.dirty_end()));
-        }
+    /// The last step that is data.
+    pub fn data_step(&self) -> u64 {
+        self.steps.iter().rev().find(|step| step.data().is_some()).map_or(0, |step| step.id)
     }
 
-    fn push(&mut self, what: What) {
+    pub fn push(&mut self, what: What) {
         self.last_step += 1;
         self.steps.push_back(Step { id: self.last_step, what });
     }
@@ -135,7 +128,7 @@ impl State {
         let (mut steps, mut bytes, mut wire) = (0, 0, 0);
         let mut wanted = false;
         for step in self.steps.iter().take_while(|step| step.ready()).take(BATCH_ENTRIES_MAX) {
-            wire += EXTENT_WIRE * (1 + step.extents().len());
+            wire += step.wire();
             if steps > 0 && wire > BATCH_BYTES_MAX / 2 {
                 break;
             }
@@ -213,7 +206,7 @@ fn entries(file: &File, state: &State, steps: usize) -> (Vec<Entry>, Vec<u64>) {
             }
             What::Change(change) => {
                 entries.extend(open.take().map(|merged| merged.into_entry(file)));
-                entries.push(change.entry.clone());
+                entries.push(change.entry().clone());
                 ends.push(step.id);
             }
         }
@@ -377,15 +370,9 @@ fn succeeded(core: &Arc<Core>, file: &Arc<File>, ends: &[u64], replies: Vec<Entr
                     core.budget.release(data.cost);
                 }
                 What::Change(change) => {
-                    if change.of_inode {
-                        state.version = state.version.max(version);
-                    }
-                    if let Some(size) = change.truncate {
-                        state.truncated(size, cached);
-                    }
+                    // Its entry is its own, so the reply is still there.
                     if let Some(reply) = reply.take() {
-                        // Its caller may have been killed.
-                        let _ = change.done.send(Ok(reply));
+                        change.made(file.inode, state, cached, reply);
                     }
                 }
             }
@@ -419,8 +406,7 @@ fn refused(core: &Arc<Core>, file: &Arc<File>, at: u64, error: FsError) {
     };
     // Only its caller hears of it; the rest is sent again without it.
     if let Some(Step { what: What::Change(change), .. }) = state.steps.remove(change) {
-        // Its caller may have been killed.
-        let _ = change.done.send(Err(error));
+        change.failed(error);
     }
 }
 
@@ -437,8 +423,7 @@ fn broken(core: &Arc<Core>, file: &Arc<File>, last: u64, error: FsError) {
     };
     for step in changes {
         if let What::Change(change) = step.what {
-            // Its caller may have been killed.
-            let _ = change.done.send(Err(error.clone()));
+            change.failed(error.clone());
         }
     }
     fail(core, file, last, error);
@@ -469,10 +454,7 @@ pub fn lose(core: &Arc<Core>, inode: InodeId, state: &mut State, error: FsError)
     for step in steps {
         match step.what {
             What::Data(data) => lost += data.cost,
-            What::Change(change) if ended => {
-                // Its caller may have been killed.
-                let _ = change.done.send(Err(error.clone()));
-            }
+            What::Change(change) if ended => change.failed(error.clone()),
             what @ What::Change(_) => kept.push_back(Step { id: step.id, what }),
         }
     }
@@ -489,26 +471,6 @@ pub fn lose(core: &Arc<Core>, inode: InodeId, state: &mut State, error: FsError)
         core.metrics.lost.inc_by(lost);
         state.errors.record(error);
     }
-}
-
-/// Makes `entry` behind all data that was written to the file so far; directly when nothing is
-/// dirty. SESSION_ENDED means that it was not made.
-pub async fn change(core: &Arc<Core>, file: &Arc<File>, entry: Entry) -> FsResult<EntryReply> {
-    let (of_inode, truncate) = match &entry.op {
-        Some(entry::Op::Setattr(set)) => (true, set.size),
-        Some(entry::Op::Link(_)) => (true, None),
-        _ => (false, None),
-    };
-    let answer = {
-        let mut state = file.state.lock();
-        state.seal();
-        let (done, answer) = oneshot::channel();
-        state.push(What::Change(Change { entry, of_inode, truncate, done }));
-        state.urgent = state.last_step;
-        answer
-    };
-    advance(core, file);
-    answer.await.unwrap_or_else(|_| Err(ErrorCode::SessionEnded.into()))
 }
 
 /// Puts everything that is dirty on its way; answers the step to wait for.
@@ -533,5 +495,18 @@ pub async fn wait_done(file: &File, step: u64) {
             return;
         }
         done.await;
+    }
+}
+
+/// Stores everything that was written to the file so far. The error is that of data which was lost
+/// meanwhile; the file's handles report it as well.
+pub async fn store(core: &Arc<Core>, file: &Arc<File>) -> FsResult<()> {
+    let before = file.state.lock().errors.count;
+    let step = push_out(core, file);
+    wait_done(file, step).await;
+    let state = file.state.lock();
+    match &state.errors.last {
+        Some(error) if state.errors.count > before => Err(error.clone()),
+        _ => Ok(()),
     }
 }

@@ -30,7 +30,10 @@ pub async fn serve(core: &Arc<Core>, recall: &Recall) {
         }
         held
     };
-    let step = push_out(core, &file);
+    push_out(core, &file);
+    // Not for changes that nobody has been told of: such a one may itself be waiting at metad, for
+    // the client on whose behalf this lease is asked back.
+    let step = file.state.lock().data_step();
     wait_done(&file, step).await;
     if revoked {
         // Again: what was on its way at the revocation may have been learnt meanwhile.

@@ -164,6 +164,25 @@ fn only_newer_attributes_replace_older_ones() {
 }
 
 #[test]
+fn whether_there_are_extended_attributes_is_learnt_from_changes() {
+    let known = held();
+    make(&known, &create("a", 5), &reply(5, 1));
+    let xattrs = |known: &Known| known.attr(InodeId(5)).unwrap().xattrs;
+    assert!(!xattrs(&known));
+    let set = entry(Op::SetXattr(wire::SetXattr { inode: 5, ..wire::SetXattr::default() }));
+    let mut with = reply(5, 2);
+    with[0].attr.as_mut().unwrap().xattrs = true;
+    make(&known, &set, &with);
+    assert!(xattrs(&known));
+    let remove = entry(Op::RemoveXattr(wire::RemoveXattr { inode: 5, name: vec![] }));
+    make(&known, &remove, &reply(5, 3));
+    assert!(!xattrs(&known));
+    make(&known, &set, &with);
+    assert!(!xattrs(&known), "an answer that comes late");
+    assert_eq!(found(&known, "a"), Some(5), "no name has changed");
+}
+
+#[test]
 fn an_unknown_fate_forgets_everything() {
     let known = held();
     make(&known, &create("a", 5), &reply(5, 1));

@@ -242,6 +242,27 @@ async fn a_recall_while_data_is_under_way_loses_nothing() {
     assert_eq!(read(&a, &again, 0, 10).await, b"axbb");
 }
 
+#[tokio::test(start_paused = true)]
+async fn changes_of_two_clients_do_not_wait_for_each_other() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let file = create(&a, "f").await;
+    write(&a, &file, 0, &[1; 100]).await;
+    let inode = file.inode();
+    a.release(file);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (at_a, at_b) = (open(&a, inode, false).await, open(&b, inode, false).await);
+    assert!(at_a.cacheable() && at_b.cacheable());
+    // Each has the other's lease asked back, while its own change is under way.
+    let size = |size| SetAttr { size: Some(size), ..SetAttr::default() };
+    let both = async { tokio::join!(a.setattr(inode, size(10)), b.setattr(inode, size(20))) };
+    let both = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it is stuck");
+    assert!(both.0.is_ok() && both.1.is_ok());
+    let seen = a.getattr(inode).await.unwrap().size;
+    assert!(seen == 10 || seen == 20, "{seen}");
+    assert_eq!(read(&b, &at_b, 0, 100).await.len() as u64, seen);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_writers_and_faults_lose_nothing() {
     const WRITERS: u64 = 6;

@@ -4,8 +4,10 @@ mod blockds;
 mod faults;
 mod metad;
 mod model;
+mod ranges;
 mod whole;
 mod wire;
+mod xattrs;
 
 use std::sync::Arc;
 use std::time::Duration;

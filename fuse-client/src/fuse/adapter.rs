@@ -10,13 +10,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use fuser::*;
 use ozone_types::FsResult;
 use tokio::runtime::Handle as Runtime;
 
 use super::answer::{Call, answer};
-use super::convert::{self, Numbers, appends, open_mode, owned, rename_flags, time_set};
-use super::reply::{Listing, Reply, Then};
+use super::convert::{self, COPY_MAX, Numbers, appends, open_mode, owned, rename_flags, time_set};
+use super::reply::{Listing, Reply, Then, Xattr};
 use super::session::negotiate;
 use super::write_budget::WriteBudget;
 use crate::vfs::{Backend, Batch, Changes, Handle, Vfs};
@@ -90,13 +91,13 @@ impl<B: Backend> Filesystem for Adapter<B> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
         let (call, name) = (self.call("mknod", request, parent), owned(name));
         self.run(call, reply, async move |vfs| {
-            vfs.mknod(call.caller, call.inode, &name, mode, rdev).await
+            vfs.mknod(call.caller, call.inode, &name, mode, umask, rdev).await
         });
     }
 
@@ -106,12 +107,12 @@ impl<B: Backend> Filesystem for Adapter<B> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         let (call, name) = (self.call("mkdir", request, parent), owned(name));
         self.run(call, reply, async move |vfs| {
-            vfs.mkdir(call.caller, call.inode, &name, mode).await
+            vfs.mkdir(call.caller, call.inode, &name, mode, umask).await
         });
     }
 
@@ -285,14 +286,14 @@ impl<B: Backend> Filesystem for Adapter<B> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         let (call, name) = (self.call("create", request, parent), owned(name));
         let append = appends(OpenFlags(flags));
         self.run(call, reply, async move |vfs| {
-            vfs.create(call.caller, call.inode, &name, mode, append).await
+            vfs.create(call.caller, call.inode, &name, mode, umask, append).await
         });
     }
 
@@ -382,66 +383,59 @@ impl<B: Backend> Filesystem for Adapter<B> {
         reply.ok();
     }
 
-    // What is not supported answers ENOSYS, after which the kernel asks no more: extended
-    // attributes become EOPNOTSUPP, lseek(2) and copy_file_range(2) are done by the kernel itself,
-    // and posix_fallocate(3) falls back to writing zeros.
-
-    fn setxattr(
-        &self,
-        _request: &Request,
-        _number: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
-    }
-
     fn fallocate(
         &self,
-        _request: &Request,
-        _number: INodeNo,
-        _handle: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        let (call, handle) = (self.call("fallocate", request, number), Handle(handle.0));
+        // Both are loff_t in the kernel: the sum fits.
+        let range = offset..offset.saturating_add(length);
+        self.run(call, reply, async move |vfs| {
+            vfs.fallocate(call.caller, handle, range, convert::allocate(mode)?).await
+        });
     }
 
-    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
-        reply.error(Errno::ENOSYS);
+    fn lseek(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let (call, handle) = (self.call("lseek", request, number), Handle(handle.0));
+        self.run(call, reply, async move |vfs| {
+            let (offset, what) = convert::seek(offset, whence)?;
+            vfs.lseek(handle, offset, what).await
+        });
     }
 
     fn copy_file_range(
         &self,
-        _request: &Request,
-        _from: INodeNo,
-        _from_handle: FileHandle,
-        _from_offset: u64,
-        _to: INodeNo,
-        _to_handle: FileHandle,
-        _to_offset: u64,
-        _len: u64,
+        request: &Request,
+        from_number: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _to_number: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::ENOSYS);
+        let (from, to, len) = (Handle(from.0), Handle(to.0), len.min(COPY_MAX));
+        let call = self.call("copy_file_range", request, from_number);
+        self.run(call, reply, async move |vfs| {
+            let done = vfs.copy_file_range(from, from_offset, to, to_offset, len).await?;
+            Ok(done as u32) // at most COPY_MAX
+        });
     }
 
     fn ioctl(
@@ -456,5 +450,48 @@ impl<B: Backend> Filesystem for Adapter<B> {
         reply: ReplyIoctl,
     ) {
         reply.error(Errno::ENOTTY);
+    }
+
+    // Extended attributes.
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (call, name) = (self.call("setxattr", request, number), owned(name).into());
+        let value = Bytes::copy_from_slice(value);
+        self.run(call, reply, async move |vfs| {
+            let mode = convert::xattr_mode(flags)?;
+            vfs.setxattr(call.caller, call.inode, name, value, mode).await
+        });
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        room: u32,
+        reply: ReplyXattr,
+    ) {
+        let (call, name) = (self.call("getxattr", request, number), owned(name));
+        let reply = Xattr { room, reply };
+        self.run(call, reply, async move |vfs| vfs.getxattr(call.inode, &name).await);
+    }
+
+    fn listxattr(&self, request: &Request, number: INodeNo, room: u32, reply: ReplyXattr) {
+        let (call, reply) = (self.call("listxattr", request, number), Xattr { room, reply });
+        self.run(call, reply, async move |vfs| vfs.listxattr(call.caller, call.inode).await);
+    }
+
+    fn removexattr(&self, request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (call, name) = (self.call("removexattr", request, number), owned(name));
+        self.run(call, reply, async move |vfs| vfs.removexattr(call.inode, &name).await);
     }
 }

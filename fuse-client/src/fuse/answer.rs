@@ -76,7 +76,7 @@ fn log<T>(call: Call, result: &FsResult<T>) {
         | ErrorCode::SessionEnded
         | ErrorCode::Protocol
         | ErrorCode::WrongCluster => tracing::warn!(operation, inode, "{err}"),
-        ErrorCode::NotFound => tracing::trace!(operation, inode, "{err}"),
+        ErrorCode::NotFound | ErrorCode::NoData => tracing::trace!(operation, inode, "{err}"),
         _ => tracing::debug!(operation, inode, "{err}"),
     }
 }

@@ -9,8 +9,8 @@ use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags,
     RenameFlags, Request, TimeOrNow, WriteFlags,
 };
-use ozone_client::{OpenMode, StatFs, TimeSet};
-use ozone_types::{Attr, FileKind, FsError, InodeId, Timestamp, limits};
+use ozone_client::{Allocate, OpenMode, Seek, StatFs, TimeSet, XattrMode};
+use ozone_types::{Attr, ErrorCode, FileKind, FsError, FsResult, InodeId, Timestamp, limits};
 
 use crate::vfs::{self, Entry, Handle, Opened, Write};
 
@@ -20,6 +20,8 @@ const PREFERRED_IO: u32 = 128 * 1024;
 const STAT_BLOCK: u64 = 512;
 /// The unit of statfs(2).
 pub(super) const STATFS_BLOCK: u64 = 4096;
+/// How much of a copy_file_range(2) is done at a time: whole pages, and what the reply can say.
+pub(super) const COPY_MAX: u64 = !4095_u32 as u64;
 
 /// The numbers of inodes as the kernel has them: its root is always 1, ours is any inode.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,7 @@ impl Numbers {
             ctime: unknown,
             btime: unknown,
             version: 0,
+            xattrs: false,
         };
         entry.attr.as_ref().map_or_else(|| self.attr(&dot()), |attr| self.attr(attr))
     }
@@ -147,6 +150,47 @@ pub(super) fn write(
         kill_suid: how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         writeback: how.contains(WriteFlags::FUSE_WRITE_CACHE),
     }
+}
+
+/// How fallocate(2) changes a range. Errors: NOT_SUPPORTED_OPERATION for every mode but these.
+pub(super) fn allocate(mode: i32) -> FsResult<Allocate> {
+    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    const ZERO_KEEPING_SIZE: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+    match mode {
+        0 => Ok(Allocate::Extend),
+        libc::FALLOC_FL_KEEP_SIZE => Ok(Allocate::Reserve),
+        PUNCH => Ok(Allocate::Punch),
+        libc::FALLOC_FL_ZERO_RANGE => Ok(Allocate::Zero { keep_size: false }),
+        ZERO_KEEPING_SIZE => Ok(Allocate::Zero { keep_size: true }),
+        _ => Err(ErrorCode::Unsupported.into()),
+    }
+}
+
+/// Where to look for what. Errors: NO_SUCH_OFFSET before the beginning of the file, INVALID_REQUEST for
+/// what the kernel does itself.
+pub(super) fn seek(offset: i64, whence: i32) -> FsResult<(u64, Seek)> {
+    let what = match whence {
+        libc::SEEK_DATA => Seek::Data,
+        libc::SEEK_HOLE => Seek::Hole,
+        _ => return Err(ErrorCode::Invalid.into()),
+    };
+    let offset = u64::try_from(offset).map_err(|_| FsError::new(ErrorCode::NoSuchOffset))?;
+    Ok((offset, what))
+}
+
+/// Whether an attribute may, must, or must not exist. Errors: INVALID_REQUEST for the last two at once.
+pub(super) fn xattr_mode(flags: i32) -> FsResult<XattrMode> {
+    match flags {
+        0 => Ok(XattrMode::Any),
+        libc::XATTR_CREATE => Ok(XattrMode::Create),
+        libc::XATTR_REPLACE => Ok(XattrMode::Replace),
+        _ => Err(ErrorCode::Invalid.into()),
+    }
+}
+
+/// Names of attributes as listxattr(2) has them: each with a NUL behind it.
+pub(super) fn name_list(names: &[Bytes]) -> Bytes {
+    names.iter().flat_map(|name| name.iter().copied().chain([0])).collect()
 }
 
 /// Space as statfs(2) has it, in blocks of [`STATFS_BLOCK`].
@@ -224,6 +268,7 @@ mod tests {
             ctime: Timestamp::new(3, 30),
             btime: Timestamp::new(4, 40),
             version: 9,
+            xattrs: false,
         }
     }
 
@@ -414,6 +459,66 @@ mod tests {
         assert_eq!(said(kill, 0), (false, false, true, false));
         let page = WriteFlags::FUSE_WRITE_CACHE | WriteFlags::FUSE_WRITE_LOCKOWNER;
         assert_eq!(said(page, 0), (false, false, false, true));
+    }
+
+    #[test]
+    fn an_allocation_says_how() {
+        use libc::{FALLOC_FL_KEEP_SIZE as KEEP, FALLOC_FL_PUNCH_HOLE as PUNCH};
+        let zero = libc::FALLOC_FL_ZERO_RANGE;
+        for (mode, expected) in [
+            (0, Allocate::Extend),
+            (KEEP, Allocate::Reserve),
+            (PUNCH | KEEP, Allocate::Punch),
+            (zero, Allocate::Zero { keep_size: false }),
+            (zero | KEEP, Allocate::Zero { keep_size: true }),
+        ] {
+            assert_eq!(allocate(mode).unwrap(), expected, "{mode:#x}");
+        }
+        for mode in [
+            PUNCH,
+            PUNCH | zero | KEEP,
+            libc::FALLOC_FL_COLLAPSE_RANGE,
+            libc::FALLOC_FL_INSERT_RANGE,
+            libc::FALLOC_FL_UNSHARE_RANGE,
+            KEEP | 1 << 20,
+            -1,
+        ] {
+            assert_eq!(allocate(mode).unwrap_err().code(), ErrorCode::Unsupported, "{mode:#x}");
+        }
+    }
+
+    #[test]
+    fn a_seek_is_for_data_or_holes() {
+        assert_eq!(seek(0, libc::SEEK_DATA).unwrap(), (0, Seek::Data));
+        assert_eq!(seek(i64::MAX, libc::SEEK_HOLE).unwrap(), (i64::MAX as u64, Seek::Hole));
+        for whence in [libc::SEEK_SET, libc::SEEK_CUR, libc::SEEK_END, 99] {
+            assert_eq!(seek(0, whence).unwrap_err().code(), ErrorCode::Invalid, "{whence}");
+        }
+        assert_eq!(seek(-1, libc::SEEK_DATA).unwrap_err().code(), ErrorCode::NoSuchOffset);
+    }
+
+    #[test]
+    fn an_attribute_is_made_or_replaced() {
+        let (create, replace) = (libc::XATTR_CREATE, libc::XATTR_REPLACE);
+        assert_eq!(xattr_mode(0).unwrap(), XattrMode::Any);
+        assert_eq!(xattr_mode(create).unwrap(), XattrMode::Create);
+        assert_eq!(xattr_mode(replace).unwrap(), XattrMode::Replace);
+        for flags in [create | replace, 4, -1] {
+            assert_eq!(xattr_mode(flags).unwrap_err().code(), ErrorCode::Invalid, "{flags}");
+        }
+    }
+
+    #[test]
+    fn every_name_ends_with_a_nul() {
+        let names = [Bytes::from_static(b"user.a"), Bytes::from_static(b"user.bc")];
+        assert_eq!(&name_list(&names)[..], b"user.a\0user.bc\0");
+        assert!(name_list(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_copy_fits_its_reply() {
+        assert_eq!(u64::from(COPY_MAX as u32), COPY_MAX);
+        assert_eq!(COPY_MAX % 4096, 0);
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fuser::*;
 use ozone_client::StatFs;
 use ozone_types::Attr;
 use ozone_types::limits::NAME_MAX;
 
-use super::convert::{Numbers, STATFS_BLOCK, Space, file_type, open_flags};
+use super::convert::{Numbers, STATFS_BLOCK, Space, file_type, name_list, open_flags};
 use crate::vfs::{Backend, Batch, Data, Handle, Opened, Vfs};
 
 /// Names and attributes are asked for each time.
@@ -44,9 +45,11 @@ refuse! {
     ReplyDirectoryPlus,
     ReplyEmpty,
     ReplyEntry,
+    ReplyLseek,
     ReplyOpen,
     ReplyStatfs,
     ReplyWrite,
+    ReplyXattr,
 }
 
 /// A reply object for the operations that answer with `T`.
@@ -92,6 +95,12 @@ impl Reply<u32> for ReplyWrite {
     }
 }
 
+impl Reply<u64> for ReplyLseek {
+    fn tell(self, _numbers: Numbers, offset: u64) {
+        self.offset(offset as i64); // an offset in a file: at most FILE_SIZE_MAX
+    }
+}
+
 /// open.
 impl Reply<Opened> for ReplyOpen {
     fn tell(self, _numbers: Numbers, opened: Opened) {
@@ -118,6 +127,53 @@ impl Reply<StatFs> for ReplyStatfs {
         let Space { blocks, free, inodes, free_inodes } = Space::new(found);
         let (unit, name_max) = (STATFS_BLOCK as u32, NAME_MAX as u32);
         self.statfs(blocks, free, free, inodes, free_inodes, unit, name_max, unit);
+    }
+}
+
+/// The kernel has room for `room` bytes of attributes, or asks with 0 how many there are.
+pub(super) struct Xattr<R> {
+    pub room: u32,
+    pub reply: R,
+}
+
+impl<R: Refuse> Refuse for Xattr<R> {
+    fn refuse(self, errno: Errno) {
+        self.reply.refuse(errno);
+    }
+}
+
+/// getxattr.
+impl<R: XattrReply> Reply<Bytes> for Xattr<R> {
+    fn tell(self, _numbers: Numbers, value: Bytes) {
+        let len = value.len() as u32; // limits::XATTR_SIZE_MAX, or XATTR_LIST_MAX
+        match self.room {
+            0 => self.reply.size(len),
+            room if room < len => self.reply.refuse(Errno::ERANGE),
+            _ => self.reply.data(&value),
+        }
+    }
+}
+
+/// listxattr.
+impl<R: XattrReply> Reply<Vec<Bytes>> for Xattr<R> {
+    fn tell(self, numbers: Numbers, names: Vec<Bytes>) {
+        self.tell(numbers, name_list(&names));
+    }
+}
+
+/// What [`Xattr`] can say.
+pub(super) trait XattrReply: Refuse {
+    fn size(self, size: u32);
+    fn data(self, data: &[u8]);
+}
+
+impl XattrReply for ReplyXattr {
+    fn size(self, size: u32) {
+        self.size(size);
+    }
+
+    fn data(self, data: &[u8]) {
+        self.data(data);
     }
 }
 
@@ -192,6 +248,41 @@ mod tests {
     impl Reply<u32> for Recorder {
         fn tell(self, _numbers: Numbers, answer: u32) {
             self.0.send(format!("told: {answer}")).unwrap();
+        }
+    }
+
+    impl XattrReply for Recorder {
+        fn size(self, size: u32) {
+            self.0.send(format!("size: {size}")).unwrap();
+        }
+
+        fn data(self, data: &[u8]) {
+            self.0.send(format!("data: {data:?}")).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_attribute_has_a_size_and_must_fit() {
+        let value = Bytes::from_static(&[1, 2, 3]);
+        let range = format!("refused: {}", libc::ERANGE);
+        for (room, expected) in [
+            (0, "size: 3"),
+            (1, &range),
+            (2, &range),
+            (3, "data: [1, 2, 3]"),
+            (9, "data: [1, 2, 3]"),
+        ] {
+            let (said, heard) = channel();
+            Xattr { room, reply: Recorder(said) }.tell(NUMBERS, value.clone());
+            assert_eq!(heard.iter().collect::<Vec<_>>(), [expected], "room for {room}");
+        }
+        for (room, value, expected) in
+            [(0, &b""[..], "size: 0"), (4, b"", "data: []"), (0, b"ab", "size: 3")]
+        {
+            let names: Vec<Bytes> = value.chunks(2).map(Bytes::copy_from_slice).collect();
+            let (said, heard) = channel();
+            Xattr { room, reply: Recorder(said) }.tell(NUMBERS, names);
+            assert_eq!(heard.iter().collect::<Vec<_>>(), [expected]);
         }
     }
 

@@ -54,9 +54,9 @@ impl<B: Backend> Session<B> {
 
 /// What we ask of the kernel, for as much as it has.
 ///
-/// Locks are the kernel's own (FUSE_POSIX_LOCKS and FUSE_FLOCK_LOCKS are not asked for), the umask is
-/// applied by it, and FUSE_WRITEBACK_CACHE is never set: with it the kernel trusts its own sizes and
-/// times for ever.
+/// Locks are the kernel's own (FUSE_POSIX_LOCKS and FUSE_FLOCK_LOCKS are not asked for), and
+/// FUSE_WRITEBACK_CACHE is never set: with it the kernel trusts its own sizes and times for ever.
+/// FUSE_SETXATTR_EXT is left alone because fuser cannot read the longer request.
 pub(super) fn negotiate(config: &mut KernelConfig) {
     let wanted = [
         Flags::FUSE_ASYNC_READ,
@@ -66,6 +66,11 @@ pub(super) fn negotiate(config: &mut KernelConfig) {
         Flags::FUSE_DO_READDIRPLUS,
         Flags::FUSE_READDIRPLUS_AUTO,
         Flags::FUSE_HANDLE_KILLPRIV_V2,
+        // The kernel checks permissions by the ACLs, which it asks for anew whenever it asks for
+        // attributes, and forgets both when it has set an ACL or changed the mode.
+        Flags::FUSE_POSIX_ACL,
+        // The umask comes along: it counts only where the directory has no default ACL.
+        Flags::FUSE_DONT_MASK,
         // Data is forgotten when a lease is recalled, not when a time stamp looks different.
         Flags::FUSE_EXPLICIT_INVAL_DATA,
         // A symlink's target never changes.

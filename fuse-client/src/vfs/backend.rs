@@ -1,11 +1,13 @@
 //! What a mount needs of the thing it mounts: the client of a cluster, or a fake in tests.
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ozone_client::{
-    Client, DirPage, Kernel, NewNode, OpenDir, OpenFile, OpenMode, RenameFlags, SetAttr, StatFs,
+    Allocate, Client, DirPage, Kernel, NewNode, OpenDir, OpenFile, OpenMode, RenameFlags, Seek,
+    SetAttr, SetXattr, StatFs,
 };
 use ozone_types::{Attr, FileName, FsResult, InodeId};
 
@@ -20,6 +22,10 @@ pub trait Backend: Send + Sync + 'static {
     fn getattr(&self, inode: InodeId) -> impl Answer<Attr>;
     fn setattr(&self, inode: InodeId, set: SetAttr) -> impl Answer<Attr>;
     fn readlink(&self, inode: InodeId) -> impl Answer<Vec<u8>>;
+    fn getxattr(&self, inode: InodeId, name: &[u8]) -> impl Answer<Bytes>;
+    fn listxattr(&self, inode: InodeId) -> impl Answer<Vec<Bytes>>;
+    fn setxattr(&self, inode: InodeId, set: SetXattr) -> impl Answer<()>;
+    fn removexattr(&self, inode: InodeId, name: &[u8]) -> impl Answer<()>;
     fn readdir(&self, inode: InodeId, cookie: u64, max: u32, attrs: bool) -> impl Answer<DirPage>;
     fn create(&self, parent: InodeId, name: &FileName, node: NewNode) -> impl Answer<Attr>;
     fn create_open(
@@ -61,6 +67,22 @@ pub trait Backend: Send + Sync + 'static {
         kill_suid: bool,
     ) -> impl Answer<usize>;
     fn append(&self, file: &Self::File, data: Bytes, kill_suid: bool) -> impl Answer<u64>;
+    fn fallocate(
+        &self,
+        file: &Self::File,
+        range: Range<u64>,
+        how: Allocate,
+        kill_suid: bool,
+    ) -> impl Answer<()>;
+    fn seek(&self, file: &Self::File, offset: u64, what: Seek) -> impl Answer<u64>;
+    fn copy_range(
+        &self,
+        from: &Self::File,
+        from_offset: u64,
+        to: &Self::File,
+        to_offset: u64,
+        len: u64,
+    ) -> impl Answer<u64>;
     fn flush(&self, file: &Self::File) -> impl Answer<()>;
     fn fsync(&self, file: &Self::File) -> impl Answer<()>;
     fn fsync_dir(&self, inode: InodeId) -> impl Answer<()>;
@@ -122,6 +144,22 @@ impl Backend for Client {
 
     fn readlink(&self, inode: InodeId) -> impl Answer<Vec<u8>> {
         self.readlink(inode)
+    }
+
+    fn getxattr(&self, inode: InodeId, name: &[u8]) -> impl Answer<Bytes> {
+        self.getxattr(inode, name)
+    }
+
+    fn listxattr(&self, inode: InodeId) -> impl Answer<Vec<Bytes>> {
+        self.listxattr(inode)
+    }
+
+    fn setxattr(&self, inode: InodeId, set: SetXattr) -> impl Answer<()> {
+        self.setxattr(inode, set)
+    }
+
+    fn removexattr(&self, inode: InodeId, name: &[u8]) -> impl Answer<()> {
+        self.removexattr(inode, name)
     }
 
     fn readdir(&self, inode: InodeId, cookie: u64, max: u32, attrs: bool) -> impl Answer<DirPage> {
@@ -211,6 +249,31 @@ impl Backend for Client {
 
     fn append(&self, file: &OpenFile, data: Bytes, kill_suid: bool) -> impl Answer<u64> {
         self.append(file, data, kill_suid)
+    }
+
+    fn fallocate(
+        &self,
+        file: &OpenFile,
+        range: Range<u64>,
+        how: Allocate,
+        kill_suid: bool,
+    ) -> impl Answer<()> {
+        self.fallocate(file, range, how, kill_suid)
+    }
+
+    fn seek(&self, file: &OpenFile, offset: u64, what: Seek) -> impl Answer<u64> {
+        self.seek(file, offset, what)
+    }
+
+    fn copy_range(
+        &self,
+        from: &OpenFile,
+        from_offset: u64,
+        to: &OpenFile,
+        to_offset: u64,
+        len: u64,
+    ) -> impl Answer<u64> {
+        self.copy_range(from, from_offset, to, to_offset, len)
     }
 
     fn flush(&self, file: &OpenFile) -> impl Answer<()> {

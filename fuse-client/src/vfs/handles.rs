@@ -50,6 +50,8 @@ pub(super) struct File<F> {
     pub open: Arc<F>,
     /// The kernel caches nothing through this handle.
     pub direct: bool,
+    /// It may write, also through a mapping.
+    pub write: bool,
 }
 
 impl<F: OpenedFile> File<F> {

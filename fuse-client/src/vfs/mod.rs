@@ -4,18 +4,24 @@
 //! future, which is safe at every point: a change that is already queued is made all the same.
 //!
 //! Permissions are the kernel's business: every mount has `default_permissions`, and with attributes
-//! that the kernel asks for each time its checks are as good as the server's. It also applies the umask
-//! before it asks, and clears setgid in a chmod(2) by somebody outside the group.
+//! that the kernel asks for each time its checks are as good as the server's. It also clears setgid in a
+//! chmod(2) by somebody outside the group. The umask is the server's business: only it knows whether the
+//! directory has a default ACL, which takes the umask's place.
 
 mod backend;
+mod copy_file_range;
 mod create;
+mod fallocate;
 mod flush;
 mod fsync;
 mod fsyncdir;
 mod getattr;
+mod getxattr;
 mod handles;
 mod link;
+mod listxattr;
 mod lookup;
+mod lseek;
 mod mkdir;
 mod mknod;
 mod open;
@@ -24,10 +30,12 @@ mod read;
 mod readdir;
 mod readlink;
 mod release;
+mod removexattr;
 mod rename;
 mod rmdir;
 mod root;
 mod setattr;
+mod setxattr;
 mod statfs;
 mod symlink;
 mod unlink;
@@ -58,7 +66,7 @@ pub struct Request {
 
 /// The data that the kernel caches of this mount.
 pub trait PageCache: Send + Sync {
-    /// Drops cached data of the inode in this range. Blocks until requests on these pages are
+    /// Drops cached data of the inode in this range; what is dirty is written before. Blocks until requests on these pages are
     /// answered: never call it from a thread or before a reply that they may be waiting for.
     fn forget_range(&self, inode: InodeId, offset: u64, len: u64);
 }

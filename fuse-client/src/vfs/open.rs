@@ -21,13 +21,13 @@ impl<B: Backend> Vfs<B> {
     /// so such a file is not cached and each write finds the true end.
     pub async fn open(&self, inode: InodeId, mode: OpenMode, append: bool) -> FsResult<Opened> {
         let open = self.client.open(inode, mode).await?;
-        Ok(self.opened(open, append))
+        Ok(self.opened(open, append, mode.write))
     }
 
-    pub(super) fn opened(&self, open: Arc<B::File>, append: bool) -> Opened {
+    pub(super) fn opened(&self, open: Arc<B::File>, append: bool, write: bool) -> Opened {
         let direct = append || !open.cacheable();
         let keep_cache = open.keep_cache();
-        let handle = self.files.insert(File { open, direct });
+        let handle = self.files.insert(File { open, direct, write });
         Opened { handle, direct, keep_cache }
     }
 }

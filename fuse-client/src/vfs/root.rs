@@ -1,4 +1,4 @@
-//! What must be answered with all servers gone: the root's attributes and the space.
+//! What must be answered with all servers gone: the root's attributes, its ACL and the space.
 //!
 //! Each question is asked anew each time. Whoever asks waits for the answer, but not longer than
 //! [`PATIENCE`]; then the last known answer serves. Once a question is overdue nobody waits any more,
@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ozone_client::StatFs;
-use ozone_types::{Attr, FsResult, RetryClass};
+use ozone_types::{Attr, ErrorCode, FsResult, RetryClass, XattrName};
 use parking_lot::Mutex;
 
 use super::Backend;
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(700);
 
 pub(super) struct LastKnown {
     attr: Arc<Question<Attr>>,
+    acl: Arc<Question<Option<Bytes>>>,
     statfs: Arc<Question<StatFs>>,
     /// Some question is overdue: the servers are out of reach.
     overdue: Arc<AtomicBool>,
@@ -28,9 +30,15 @@ pub(super) struct LastKnown {
 impl LastKnown {
     pub async fn ask<B: Backend>(client: &B) -> FsResult<LastKnown> {
         let attr = client.getattr(client.root()).await?;
+        let acl = access_acl(client).await?;
         let statfs = client.statfs().await?;
         let overdue = Arc::new(AtomicBool::new(false));
-        Ok(LastKnown { attr: Question::new(attr), statfs: Question::new(statfs), overdue })
+        Ok(LastKnown {
+            attr: Question::new(attr),
+            acl: Question::new(acl),
+            statfs: Question::new(statfs),
+            overdue,
+        })
     }
 
     pub async fn attr<B: Backend>(&self, client: &Arc<B>) -> FsResult<Attr> {
@@ -38,9 +46,23 @@ impl LastKnown {
         self.attr.ask(&self.overdue, async move { client.getattr(client.root()).await }).await
     }
 
+    /// The root's access ACL, if it has one.
+    pub async fn acl<B: Backend>(&self, client: &Arc<B>) -> FsResult<Option<Bytes>> {
+        let client = client.clone();
+        self.acl.ask(&self.overdue, async move { access_acl(&*client).await }).await
+    }
+
     pub async fn statfs<B: Backend>(&self, client: &Arc<B>) -> FsResult<StatFs> {
         let client = client.clone();
         self.statfs.ask(&self.overdue, async move { client.statfs().await }).await
+    }
+}
+
+/// That there is none is an answer like any other.
+async fn access_acl<B: Backend>(client: &B) -> FsResult<Option<Bytes>> {
+    match client.getxattr(client.root(), XattrName::access_acl().as_bytes()).await {
+        Err(err) if err.code() == ErrorCode::NoData => Ok(None),
+        answer => answer.map(Some),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod data;
 mod names;
+mod xattrs;
 
 use std::fmt;
 use std::io;
@@ -38,6 +39,7 @@ pub fn check(tables: &impl Read) -> io::Result<Vec<Problem>> {
     check_sessions(tables, &mut problems)?;
     let usage = names::check(tables, &mut problems)?;
     data::check(tables, &mut problems)?;
+    xattrs::check(tables, &mut problems)?;
     check_usage(tables, &usage, &mut problems)?;
     Ok(problems.0)
 }

@@ -13,7 +13,7 @@ use crate::detach::to_the_end;
 use crate::ops;
 use crate::tables::InodeKey;
 
-/// Inodes of one step, and rows (inodes and extents) of one proposal.
+/// Inodes of one step, and rows (inodes, extents, attributes) of one proposal.
 const BUDGET: usize = 256;
 const ROWS: u32 = 2048;
 

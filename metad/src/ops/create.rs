@@ -1,13 +1,14 @@
 //! create: a regular file, fifo, socket or device with its first name (open(O_CREAT), mknod).
 //!
-//! Rows: reads parent, name, inode; writes parent, name, order, inode. Errors in ext4's order:
+//! Rows: reads parent, name, inode; writes parent, name, order, inode; where the parent has
+//! attributes, its default ACL is read, and may be written as the inode's ACL. Errors in ext4's order:
 //! the parent (STALE, ENOTDIR, ENOENT when removed), the name, EEXIST, the mode.
 
 use ozone_proto::metad::{self, Attr};
 use ozone_types::{ErrorCode, FileKind, FileName, InodeId};
 
 use super::node::Node;
-use super::{Change, names};
+use super::{Change, acl, names};
 use crate::error::{OpResult, refuse};
 use crate::tables::InodeKey;
 
@@ -19,7 +20,7 @@ pub fn create(cx: &mut Change<'_, '_>, op: &metad::Create) -> OpResult<Attr> {
         Some(kind) => kind,
     };
     let mut node = Node::fresh(cx, op.inode, kind)?;
-    node.row.mode = op.mode & 0o7777;
+    acl::inherit(cx, &parent, &mut node, op.mode, op.umask)?;
     if matches!(kind, FileKind::CharDevice | FileKind::BlockDevice) {
         node.row.rdev = op.rdev;
     }

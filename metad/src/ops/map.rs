@@ -51,7 +51,7 @@ impl Run {
     }
 
     /// The part from `from` to `to`, both within the run.
-    fn part(&self, from: u64, to: u64) -> Run {
+    pub fn part(&self, from: u64, to: u64) -> Run {
         let block_offset = self.block_offset + (from - self.offset);
         Run { offset: from, length: to - from, block: self.block, block_offset }
     }
@@ -75,7 +75,7 @@ fn delete(cx: &mut Change<'_, '_>, file: InodeKey, run: &Run) {
 }
 
 /// Up to `max` runs with bytes in `from..to`, ascending.
-fn covering(
+pub(crate) fn covering(
     cx: &Change<'_, '_>,
     file: InodeKey,
     from: u64,

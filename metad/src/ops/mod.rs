@@ -11,20 +11,29 @@
 //! | entry | reads | writes |
 //! |---|---|---|
 //! | create, mkdir, symlink | parent, name, counters, inode, usage | name, order, inode, parent, usage |
+//! | … below a default ACL | and that one | and the inode's ACLs, 2 at most |
 //! | link | inode, parent, name, usage | name, order, inode, parent, usage |
 //! | unlink, rmdir | parent, name, inode, usage | name, order, inode, parent, usage, (orphan) |
 //! | rename | parents, names, inode | names, orders, inode, parents |
 //! | … of a directory elsewhere | and the way up | |
 //! | … over a name | and the victim, usage | and the victim, usage, (orphan) |
 //! | setattr | inode | inode |
+//! | … mode, of an inode with an ACL | and the ACL | and the ACL |
+//! | … owner, of a file with attributes | and security.capability | and that one |
 //! | write | inode, block, usage | inode, block, usage |
 //! | … per extent | a walk from there on, the one before | extent, reference, (the one before) |
 //! | … per extent replaced | | 2 to 4: its own two rows, those of what is left |
+//! | … that clears setuid, of a file with attributes | and security.capability | and that one |
+//! | set_xattr, remove_xattr | inode, attribute | inode, attribute |
+//! | punch | inode, usage | inode, usage; per extent cut as for one replaced |
+//! | clone | both inodes, usage; the range's extents, their blocks | target, usage, blocks; per extent as write |
 //! | release_block | block | block, both indexes |
 
+mod acl;
 mod blocks;
 mod bucket;
 mod change;
+mod clone;
 mod create;
 mod extents;
 mod getattr;
@@ -35,6 +44,7 @@ pub(crate) mod map;
 mod mkdir;
 mod names;
 mod node;
+mod punch;
 mod purge;
 mod readdir;
 mod readlink;
@@ -51,10 +61,12 @@ mod unlink;
 mod volume;
 mod work;
 mod write;
+mod xattr;
 
 pub use blocks::{allocate, deletions_logged, drop_blocks, replicas_sealed, seal};
 pub use bucket::{LAYOUT, create_bucket, delete_bucket, info_bucket, list_buckets};
 pub use change::Change;
+pub use clone::clone;
 pub use create::create;
 pub use extents::extents;
 pub use getattr::getattr;
@@ -62,6 +74,7 @@ pub use link::link;
 pub use locate::{locate, replicas};
 pub use lookup::lookup;
 pub use mkdir::mkdir;
+pub use punch::punch;
 pub use purge::purge_orphans;
 pub use readdir::readdir;
 pub use readlink::readlink;
@@ -81,3 +94,4 @@ pub use work::{
     open_blocks_in, orphans, session, sessions, work,
 };
 pub use write::write;
+pub use xattr::{getxattr, listxattr, remove_xattr, set_xattr};

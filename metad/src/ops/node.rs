@@ -136,6 +136,7 @@ impl Node {
             ctime: row.ctime,
             btime: row.btime,
             version: row.version,
+            xattrs: row.xattrs != 0,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Purging orphans: inodes without names that no session has open go, in steps of bounded size.
 //!
-//! Rows: reads the orphan, the inode, its first extents and their blocks; writes as write does when
-//! it replaces, and deletes inode and orphan when no extent is left.
+//! Rows: reads the orphan, the inode, its first extents and their blocks, its first attributes; writes
+//! as write does when it replaces, deletes the attributes, and inode and orphan when nothing else is
+//! left.
 
 use std::io;
 
@@ -9,10 +10,11 @@ use ozone_proto::metad_log::{OrphanKey, PurgeOrphans, PurgeProgress};
 use ozone_raftkit::store::Txn;
 use ozone_types::{BucketId, InodeId, SessionId};
 
-use super::{Change, map};
+use super::node::Node;
+use super::{Change, map, xattr};
 use crate::tables::{INODES, InodeKey, ORPHANS};
 
-/// Frees up to `max_rows` extents and inodes together, in the order given. Inodes that are no
+/// Frees up to `max_rows` extents, attributes and inodes together, in the order given. Inodes that are no
 /// orphans (any more) are passed over. `more`: some of the given ones are left.
 pub fn purge_orphans(txn: &mut Txn<'_>, op: &PurgeOrphans) -> io::Result<PurgeProgress> {
     let mut progress = PurgeProgress::default();
@@ -50,26 +52,31 @@ fn purge_one(txn: &mut Txn<'_>, orphan: &OrphanKey, budget: usize) -> io::Result
     if !ORPHANS.has(txn, &key)? {
         return Ok(Purged::Nothing);
     }
-    let mut row = INODES.need(txn, &key)?;
-    if row.nlink != 0 {
+    let mut node = Node { key, row: INODES.need(txn, &key)? };
+    if node.row.nlink != 0 {
         return Err(INODES.corrupt(&key, "an orphan with names"));
     }
     let mut cx = Change::new(txn, SessionId(0), bucket);
     let (runs, freed) = map::free_some(&mut cx, key, budget)?;
-    let left = row.allocated.checked_sub(freed);
-    row.allocated = left.ok_or_else(|| INODES.corrupt(&key, "more bytes go than are allocated"))?;
+    let left = node.row.allocated.checked_sub(freed);
+    node.row.allocated =
+        left.ok_or_else(|| INODES.corrupt(&key, "more bytes go than are allocated"))?;
     // Below 2^63: they were covered by extents of one file.
     cx.count_bytes(-(freed as i64));
-    let purged = if runs < budget {
-        if row.allocated != 0 {
+    let rows = runs + xattr::remove_some(&mut cx, &mut node, budget - runs)?;
+    let purged = if rows < budget {
+        if node.row.allocated != 0 {
             return Err(INODES.corrupt(&key, "bytes are allocated, but no extent is left"));
+        }
+        if node.row.xattrs != 0 {
+            return Err(INODES.corrupt(&key, "attributes are counted, but none is left"));
         }
         INODES.delete(cx.txn, &key);
         ORPHANS.delete(cx.txn, &key);
         cx.count_inodes(-1);
-        Purged::All { rows: runs + 1 }
+        Purged::All { rows: rows + 1 }
     } else {
-        INODES.put(cx.txn, &key, &row);
+        INODES.put(cx.txn, &key, &node.row);
         Purged::Part
     };
     cx.finish()?;

@@ -1,6 +1,9 @@
 //! setattr: chmod, chown, truncate, utimensat.
 //!
-//! Rows: reads and writes the inode; a smaller size also the extents that go, as write does.
+//! Rows: reads and writes the inode; a smaller size also the extents that go, as write does; of an
+//! inode with attributes a new mode also its ACL, and a new owner its capabilities.
+
+use std::io;
 
 use ozone_proto::metad::{self, Attr};
 use ozone_types::limits::FILE_SIZE_MAX;
@@ -8,7 +11,7 @@ use ozone_types::{ErrorCode, FileKind, InodeId, Timestamp};
 
 use super::node::Node;
 use super::write::{regular_file, resize_allocated};
-use super::{Change, map};
+use super::{Change, acl, map, xattr};
 use crate::error::{OpResult, refuse};
 use crate::tables::InodeKey;
 
@@ -28,10 +31,16 @@ pub fn setattr(cx: &mut Change<'_, '_>, op: &metad::Setattr) -> OpResult<Attr> {
         node.row.mtime = Some(time.into());
     }
     if op.kill_suid_sgid {
-        clear_suid_sgid(&mut node);
+        clear_privileges(cx, &mut node)?;
+    }
+    if op.uid.is_some() || op.gid.is_some() {
+        xattr::remove_capability(cx, &mut node)?;
+    }
+    if let Some(mode) = op.mode {
+        node.row.mode = mode & 0o7777;
+        acl::chmod(cx, &mut node)?;
     }
     let row = &mut node.row;
-    row.mode = op.mode.map_or(row.mode, |mode| mode & 0o7777);
     row.uid = op.uid.unwrap_or(row.uid);
     row.gid = op.gid.unwrap_or(row.gid);
     let given = |at: Option<_>| at.map(|at| Timestamp::from(at).into());
@@ -55,17 +64,18 @@ fn resize(cx: &mut Change<'_, '_>, node: &mut Node, size: u64) -> OpResult<()> {
     Ok(())
 }
 
-/// What a change of data or owner does to a regular file's mode: setuid goes, and setgid where the
-/// group may execute (elsewhere it means something else).
-pub(super) fn clear_suid_sgid(node: &mut Node) {
+/// What a change of data or owner does to a regular file: setuid goes, setgid where the group may
+/// execute (elsewhere it means something else), and the capabilities. The caller puts the inode.
+pub(super) fn clear_privileges(cx: &mut Change<'_, '_>, node: &mut Node) -> io::Result<()> {
     const SETUID: u32 = 0o4000;
     const SETGID: u32 = 0o2000;
     const GROUP_EXEC: u32 = 0o0010;
     if node.kind() != FileKind::Regular {
-        return;
+        return Ok(());
     }
     node.row.mode &= !SETUID;
     if node.row.mode & GROUP_EXEC != 0 {
         node.row.mode &= !SETGID;
     }
+    xattr::remove_capability(cx, node)
 }

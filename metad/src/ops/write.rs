@@ -13,7 +13,7 @@ use ozone_types::{BlockId, ErrorCode, FileKind, InodeId};
 use super::Change;
 use super::map::{self, Run};
 use super::node::Node;
-use super::setattr::clear_suid_sgid;
+use super::setattr::clear_privileges;
 use crate::error::{OpError, OpResult, refuse};
 use crate::tables::InodeKey;
 
@@ -36,7 +36,7 @@ pub fn write(cx: &mut Change<'_, '_>, op: &metad::Write) -> OpResult<Attr> {
     node.row.size = size;
     resize_allocated(cx, &mut node, added, freed)?;
     if op.kill_suid_sgid {
-        clear_suid_sgid(&mut node);
+        clear_privileges(cx, &mut node)?;
     }
     let time = cx.time;
     node.modified(time);

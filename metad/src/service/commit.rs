@@ -20,7 +20,8 @@ use crate::tables::InodeKey;
 /// What an entry needs of the other sessions' leases on an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Need {
-    /// Their changes are committed: a link or chmod comes after the bytes written before it.
+    /// Their changes are committed: a link or chmod comes after the bytes written before it, and a
+    /// clone has them.
     Look,
     /// They hold none: data or size changes.
     Change,
@@ -30,17 +31,26 @@ pub(super) enum Need {
 /// never wait for changes (see `leases::table`).
 pub(super) fn needs(batch: &wire::CommitRequest) -> BTreeMap<InodeKey, Need> {
     let mut needs = BTreeMap::new();
-    for entry in &batch.entries {
-        let (inode, need) = match &entry.op {
-            Some(Op::Write(op)) => (op.inode, Need::Change),
-            Some(Op::Setattr(op)) if op.size.is_some() => (op.inode, Need::Change),
-            Some(Op::Setattr(op)) => (op.inode, Need::Look),
-            Some(Op::Link(op)) => (op.inode, Need::Look),
-            _ => continue,
-        };
+    let mut add = |inode, need: Need| {
         let key = InodeKey::new(BucketId(batch.bucket), InodeId(inode));
         let known = needs.entry(key).or_insert(need);
         *known = need.max(*known);
+    };
+    for entry in &batch.entries {
+        match &entry.op {
+            Some(Op::Write(op)) => add(op.inode, Need::Change),
+            Some(Op::Punch(op)) => add(op.inode, Need::Change),
+            Some(Op::Setattr(op)) if op.size.is_some() => add(op.inode, Need::Change),
+            Some(Op::Setattr(op)) => add(op.inode, Need::Look),
+            Some(Op::Link(op)) => add(op.inode, Need::Look),
+            Some(Op::SetXattr(op)) => add(op.inode, Need::Look),
+            Some(Op::RemoveXattr(op)) => add(op.inode, Need::Look),
+            Some(Op::Clone(op)) => {
+                add(op.from, Need::Look);
+                add(op.to, Need::Change);
+            }
+            _ => {}
+        }
     }
     needs
 }

@@ -128,6 +128,8 @@ impl Metad for MetadService {
     unary!(lookup, LookupRequest => NodeReply, read::lookup);
     unary!(getattr, GetattrRequest => NodeReply, read::getattr);
     unary!(readlink, ReadlinkRequest => ReadlinkReply, read::readlink);
+    unary!(getxattr, GetxattrRequest => GetxattrReply, read::getxattr);
+    unary!(listxattr, ListxattrRequest => ListxattrReply, read::listxattr);
     unary!(readdir, ReaddirRequest => ReaddirReply, read::readdir);
     unary!(extents, ExtentsRequest => ExtentsReply, read::extents);
     unary!(statfs, StatfsRequest => StatfsReply, read::statfs);

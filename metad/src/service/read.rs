@@ -73,6 +73,31 @@ pub(super) async fn readlink(
     Ok(wire::ReadlinkReply { target })
 }
 
+/// Data that another session has written behind may take security.capability with it, so it is asked
+/// for that first.
+pub(super) async fn getxattr(
+    node: &Arc<Node>,
+    request: wire::GetxattrRequest,
+) -> FsResult<wire::GetxattrReply> {
+    let leader = gate(node, request.session)?;
+    let (bucket, inode) = (BucketId(request.bucket), InodeId(request.inode));
+    leader.leases.look(InodeKey::new(bucket, inode), SessionId(request.session)).await?;
+    let value = node.read(|t| ops::getxattr(t, bucket, inode, &request.name)).await?;
+    Ok(wire::GetxattrReply { value })
+}
+
+/// As for getxattr.
+pub(super) async fn listxattr(
+    node: &Arc<Node>,
+    request: wire::ListxattrRequest,
+) -> FsResult<wire::ListxattrReply> {
+    let leader = gate(node, request.session)?;
+    let (bucket, inode) = (BucketId(request.bucket), InodeId(request.inode));
+    leader.leases.look(InodeKey::new(bucket, inode), SessionId(request.session)).await?;
+    let names = node.read(|t| ops::listxattr(t, bucket, inode)).await?;
+    Ok(wire::ListxattrReply { names })
+}
+
 /// Attributes of what another session may have changed are left out; the client asks for each of
 /// those by itself.
 pub(super) async fn readdir(

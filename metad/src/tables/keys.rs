@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use ozone_types::{BlockId, BlockdId, BucketId, ContainerId, FileName, InodeId, Sequence};
-use ozone_types::{SessionId, VolumeId};
+use ozone_types::{SessionId, VolumeId, XattrName};
 
 /// A table's key.
 pub trait Key: Debug + Sized {
@@ -187,6 +187,26 @@ impl Key for DirectoryOrderKey {
         let (parent, mut w) = bytes.split_at_checked(16).map(|(p, w)| (p, Words(w)))?;
         let cookie = w.u64()?;
         w.end(DirectoryOrderKey { parent: InodeKey::decode(parent)?, cookie })
+    }
+}
+
+/// An extended attribute of an inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XattrKey {
+    pub inode: InodeKey,
+    pub name: XattrName,
+}
+
+impl Key for XattrKey {
+    fn encode(&self) -> Vec<u8> {
+        let mut key = self.inode.encode();
+        key.extend_from_slice(self.name.as_bytes());
+        key
+    }
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (inode, name) = bytes.split_at_checked(16)?;
+        let inode = InodeKey::decode(inode)?;
+        Some(XattrKey { inode, name: XattrName::new(name).ok()? })
     }
 }
 

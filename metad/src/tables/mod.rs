@@ -20,9 +20,9 @@ use ozone_types::{BlockId, BlockdId, BucketId, ContainerId, SessionId};
 pub use blocks::{block_work, put_block};
 pub use keys::{
     BlockRefKey, BlockWorkKey, BucketKey, DedupKey, DirectoryKey, DirectoryOrderKey, ExtentKey,
-    InodeKey, Key, VolumeKey, Work, WriterKey,
+    InodeKey, Key, VolumeKey, Work, WriterKey, XattrKey,
 };
-pub use values::{Present, Raw, Value, extent_block};
+pub use values::{Present, Raw, Value, XattrValue, extent_block};
 
 pub const VOLUMES: Table<VolumeKey, log::VolumeRecord> = Table::new(1, "volumes");
 pub const BUCKETS: Table<BucketKey, log::BucketRecord> = Table::new(2, "buckets");
@@ -51,6 +51,7 @@ pub const DELETED_BLOCKS: Table<BlockId, Present> = Table::new(16, "deleted_bloc
 pub const CONTAINERS: Table<ContainerId, log::ContainerRecord> = Table::new(17, "containers");
 pub const BLOCKDS: Table<BlockdId, log::BlockdRecord> = Table::new(18, "blockds");
 const COUNTERS: Table<(), log::Counters> = Table::new(19, "counters");
+pub const XATTRS: Table<XattrKey, XattrValue> = Table::new(20, "xattrs");
 
 /// All tables, for opening the store. A number is never used again for another table.
 pub const ALL: &[(TableId, &str)] = &[
@@ -73,6 +74,7 @@ pub const ALL: &[(TableId, &str)] = &[
     (CONTAINERS.id, CONTAINERS.name),
     (BLOCKDS.id, BLOCKDS.name),
     (COUNTERS.id, COUNTERS.name),
+    (XATTRS.id, XATTRS.name),
 ];
 
 /// The first inode number given; 0 is no inode, and 1 is what FUSE calls a mount's root.

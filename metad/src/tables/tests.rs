@@ -4,7 +4,8 @@ use std::path::Path;
 
 use ozone_raftkit::store::{Store, StoreOptions};
 use ozone_testkit::simdisk::SimDisk;
-use ozone_types::{FileName, InodeId, Sequence, VolumeId};
+use ozone_types::limits::{XATTR_LIST_MAX, XATTR_SIZE_MAX};
+use ozone_types::{FileName, InodeId, Sequence, VolumeId, XattrName};
 use proptest::prelude::*;
 
 use super::*;
@@ -64,6 +65,10 @@ proptest! {
         if let Ok(name) = FileName::new(&name) {
             round_trip(&DirectoryKey { parent: file, name }, true);
         }
+        if let Ok(name) = XattrName::new(&[&b"user."[..], &name].concat()) {
+            round_trip(&XattrKey { inode: file, name }, true);
+        }
+        round_trip(&XattrKey { inode: file, name: XattrName::default_acl() }, true);
     }
 
     #[test]
@@ -91,8 +96,10 @@ proptest! {
         garbage::<log::BlockdRecord>(&bytes);
         garbage::<log::Counters>(&bytes);
         garbage::<Present>(&bytes);
+        garbage::<XattrValue>(&bytes);
         let _ = InodeKey::decode(&bytes);
         let _ = DirectoryKey::decode(&bytes);
+        let _ = XattrKey::decode(&bytes);
         let _ = BlockRefKey::decode(&bytes);
         let _ = BlockWorkKey::decode(&bytes);
         let _ = BlockdId::decode(&bytes);
@@ -128,6 +135,41 @@ fn rows_come_back_and_are_walked_in_order() {
     assert_eq!(walk(INODES.scan(&view, &key(3), &bucket)), [300, 70_000]);
     assert_eq!(walk(INODES.prefix(&view, &InodeKey::prefix(BucketId(u64::MAX)))), [1]);
     assert_eq!(INODES.all(&view).count(), 5);
+}
+
+#[test]
+fn attributes_come_back_and_are_walked_by_inode() {
+    let store = store();
+    let key = |inode, name: &[u8]| XattrKey {
+        inode: InodeKey::new(BucketId(3), InodeId(inode)),
+        name: XattrName::new(name).unwrap(),
+    };
+    let rows = [
+        (key(7, b"security.b"), vec![]),
+        (key(7, b"user.a"), vec![0; XATTR_SIZE_MAX]),
+        (key(8, b"user.a"), vec![0xff, 0]),
+    ];
+    store
+        .update(|txn| {
+            for (key, value) in &rows {
+                XATTRS.put(txn, key, &XattrValue(value.clone()));
+            }
+            Ok(())
+        })
+        .unwrap();
+    store.checkpoint_now().unwrap();
+    let view = store.view();
+    let of_seven = XATTRS.prefix(&view, &rows[0].0.inode.encode());
+    let found: Vec<_> = of_seven.map(|row| row.unwrap()).map(|(k, v)| (k, v.0)).collect();
+    assert_eq!(found, rows[..2]);
+    assert_eq!(XATTRS.get(&view, &rows[2].0).unwrap(), Some(XattrValue(vec![0xff, 0])));
+    assert_eq!(XATTRS.get(&view, &key(8, b"user.b")).unwrap(), None);
+    // A name that the code would never store, and a value that is too long.
+    for name in [&b""[..], b"user.", b"os2.a", &[&b"user."[..], &[b'x'; 251]].concat()] {
+        let bytes = [&rows[0].0.inode.encode()[..], name].concat();
+        assert_eq!(XattrKey::decode(&bytes), None, "{name:?}");
+    }
+    assert!(XattrValue::decode(&vec![0; XATTR_SIZE_MAX + 1]).is_err());
 }
 
 #[test]
@@ -167,10 +209,15 @@ fn records_that_make_no_sense_are_refused() {
         log::InodeRecord { parent: 1, ..file() },
         log::InodeRecord { kind: 4, ..file() },
         log::InodeRecord { kind: 4, parent: 1, entries: 1, ..file() },
+        log::InodeRecord { xattrs: 3, xattr_name_bytes: 5, ..file() },
+        log::InodeRecord { xattr_name_bytes: 2, ..file() },
+        log::InodeRecord { xattrs: 1, xattr_name_bytes: XATTR_LIST_MAX as u32 + 1, ..file() },
     ];
     for record in wrong {
         assert!(log::InodeRecord::decode(&record.encode()).is_err(), "{record:?}");
     }
+    let full = log::InodeRecord { xattrs: 9, xattr_name_bytes: XATTR_LIST_MAX as u32, ..file() };
+    assert_eq!(log::InodeRecord::decode(&full.encode()), Ok(full));
     assert!(log::ExtentRecord::decode(&[]).is_err());
     assert!(log::BlockRecord::decode(&[]).is_err());
     assert!(log::DirRecord::decode(&[]).is_err());

@@ -2,7 +2,7 @@
 
 use ozone_proto::common;
 use ozone_proto::metad_log as log;
-use ozone_types::limits::{FILE_SIZE_MAX, SYMLINK_MAX};
+use ozone_types::limits::{FILE_SIZE_MAX, SYMLINK_MAX, XATTR_LIST_MAX, XATTR_SIZE_MAX};
 use ozone_types::{BlockId, BlockdId, ContainerId, FileKind, FileName, Replication};
 use prost::Message;
 
@@ -36,6 +36,22 @@ impl Value for Raw {
     }
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         Ok(Raw(bytes.to_vec()))
+    }
+}
+
+/// The value of an extended attribute: any bytes, as many as Linux allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XattrValue(pub Vec<u8>);
+
+impl Value for XattrValue {
+    fn encode(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.len() {
+            0..=XATTR_SIZE_MAX => Ok(XattrValue(bytes.to_vec())),
+            length => Err(format!("an attribute of {length} bytes")),
+        }
     }
 }
 
@@ -118,7 +134,11 @@ impl Checked for log::InodeRecord {
         let targets = if kind == FileKind::Symlink { 1..=SYMLINK_MAX } else { 0..=0 };
         ensure(targets.contains(&self.target.len()), "wrong link target")?;
         ensure((kind == FileKind::Directory) == (self.parent != 0), "wrong parent")?;
-        ensure(self.entries <= self.last_cookie, "more entries than cookies")
+        ensure(self.entries <= self.last_cookie, "more entries than cookies")?;
+        // Each name has at least one byte and its NUL.
+        let names = u64::from(self.xattrs) * 2..=XATTR_LIST_MAX as u64;
+        ensure(names.contains(&self.xattr_name_bytes.into()), "wrong bytes of attribute names")?;
+        ensure(self.xattrs != 0 || self.xattr_name_bytes == 0, "names, but no attributes")
     }
 }
 

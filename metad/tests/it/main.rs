@@ -3,6 +3,7 @@
 // The helpers of tests are tests, too; clippy's exception sees only functions marked so.
 #![allow(clippy::unwrap_used)]
 
+mod attributes;
 mod blocks;
 mod fakes;
 mod group;

@@ -2,6 +2,7 @@
 
 use ozone_types::{Attr, ErrorCode, FileKind, InodeId, Timestamp};
 
+use super::xattrs::ACCESS;
 use super::{Content, Inode, Model, ModelResult};
 
 /// What setattr changes: the fields that are given.
@@ -14,7 +15,7 @@ pub struct SetAttr {
     pub atime: Option<Timestamp>,
     pub mtime: Option<Timestamp>,
     pub ctime: Option<Timestamp>,
-    /// Clear setuid, and setgid where the group may execute.
+    /// Clear setuid, setgid where the group may execute, and security.capability.
     pub kill_suid_sgid: bool,
 }
 
@@ -30,7 +31,7 @@ pub struct Write {
 }
 
 /// loff_t's largest value.
-const FILE_SIZE_MAX: u64 = i64::MAX as u64;
+pub(super) const FILE_SIZE_MAX: u64 = i64::MAX as u64;
 
 impl Model {
     pub fn write(&mut self, time: Timestamp, inode: InodeId, write: &Write) -> ModelResult<Attr> {
@@ -95,8 +96,13 @@ impl Model {
             kill_suid_sgid(node);
         }
         node.changed(time);
+        if set.uid.is_some() || set.gid.is_some() {
+            kill_capability(node);
+        }
+        if let Some(mode) = set.mode {
+            chmod(node, mode);
+        }
         let attr = &mut node.attr;
-        attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
         attr.uid = set.uid.unwrap_or(attr.uid);
         attr.gid = set.gid.unwrap_or(attr.gid);
         attr.atime = set.atime.unwrap_or(attr.atime);
@@ -105,7 +111,7 @@ impl Model {
         self.getattr(inode)
     }
 
-    fn regular(&mut self, inode: InodeId) -> ModelResult<&mut Inode> {
+    pub(super) fn regular(&mut self, inode: InodeId) -> ModelResult<&mut Inode> {
         let node = self.get_mut(inode)?;
         match node.attr.kind {
             FileKind::Regular => Ok(node),
@@ -115,12 +121,29 @@ impl Model {
     }
 }
 
-fn kill_suid_sgid(node: &mut Inode) {
+/// The permission bits are those of the access ACL, if there is one.
+fn chmod(node: &mut Inode, mode: u32) {
+    node.attr.mode = mode & 0o7777;
+    if let Some(mut acl) = node.acl(ACCESS) {
+        acl.set_bits(mode);
+        node.set_xattr(ACCESS, acl.value());
+    }
+}
+
+pub(super) fn kill_suid_sgid(node: &mut Inode) {
     if node.attr.kind != FileKind::Regular {
         return;
     }
     node.attr.mode &= !0o4000;
     if node.attr.mode & 0o0010 != 0 {
         node.attr.mode &= !0o2000;
+    }
+    kill_capability(node);
+}
+
+/// A program that was changed, or has another owner, has lost its capabilities.
+fn kill_capability(node: &mut Inode) {
+    if node.attr.kind == FileKind::Regular {
+        node.remove_xattr(b"security.capability");
     }
 }

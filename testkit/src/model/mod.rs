@@ -4,11 +4,14 @@
 //! It shares nothing with the code under test but the words of `types`. Files are arrays of bytes,
 //! directories are lists of names in the order in which they were made.
 
+mod acl;
 mod data;
 mod names;
+mod ranges;
 mod rename;
 #[cfg(test)]
 mod tests;
+mod xattrs;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +19,9 @@ use ozone_types::{Attr, ErrorCode, FileKind, InodeId, Timestamp};
 
 pub use data::{SetAttr, Write};
 pub use names::{Listed, NewNode};
+pub use ranges::{CloneRange, Punch};
 pub use rename::RenameMode;
+pub use xattrs::SetXattr;
 
 /// An operation's result: the code of the error is what the real code must answer.
 pub type ModelResult<T> = Result<T, ErrorCode>;
@@ -33,6 +38,8 @@ pub struct Model {
 struct Inode {
     attr: Attr,
     content: Content,
+    /// Extended attributes by name, the two ACLs among them.
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
@@ -119,8 +126,9 @@ impl Model {
             ctime: time,
             btime: time,
             version: 1,
+            xattrs: false,
         };
-        self.inodes.insert(inode, Inode { attr, content });
+        self.inodes.insert(inode, Inode { attr, content, xattrs: BTreeMap::new() });
     }
 }
 

@@ -4,11 +4,13 @@ use ozone_types::{Attr, ErrorCode, FileKind, InodeId, Timestamp};
 
 use super::{Content, Inode, Model, ModelResult};
 
-/// Who makes a new inode, and with what mode (S_IFMT and permissions; no type means a regular file).
+/// Who makes a new inode, and with what mode (S_IFMT and permissions; no type means a regular file),
+/// of which the umask is taken off unless the directory has a default ACL.
 #[derive(Clone, Copy, Debug)]
 pub struct NewNode {
     pub inode: InodeId,
     pub mode: u32,
+    pub umask: u32,
     pub uid: u32,
     pub gid: u32,
     pub rdev: u32,
@@ -72,7 +74,7 @@ impl Model {
             _ => return Err(ErrorCode::NameTooLong),
         }
         self.absent(parent, name)?;
-        let new = NewNode { mode: 0o777, ..new };
+        let new = NewNode { mode: 0o777, umask: 0, ..new };
         self.make(time, parent, name, new, FileKind::Symlink, Content::Symlink(target.to_vec()))?;
         self.get_mut(new.inode)?.attr.size = target.len() as u64;
         self.getattr(new.inode)
@@ -197,14 +199,18 @@ impl Model {
             return Err(ErrorCode::Exists);
         }
         let above = &self.get(parent)?.attr;
-        let (mut mode, mut gid) = (new.mode, new.gid);
+        let (mut setgid, mut gid) = (0, new.gid);
         if above.mode & 0o2000 != 0 {
             gid = above.gid;
             if kind == FileKind::Directory {
-                mode |= 0o2000;
+                setgid = 0o2000;
             }
         }
-        self.insert(new.inode, kind, mode, new.uid, gid, time, content);
+        self.insert(new.inode, kind, new.mode, new.uid, gid, time, content);
+        if kind != FileKind::Symlink {
+            self.inherit(parent, new.inode, new.umask)?;
+        }
+        self.get_mut(new.inode)?.attr.mode |= setgid;
         self.add_name(time, parent, name, new.inode)
     }
 

@@ -4,7 +4,9 @@ mod batches;
 mod blocks;
 mod buckets;
 mod model;
+mod ranges;
 mod soundness;
+mod xattrs;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -13,7 +15,7 @@ use ozone_proto::common;
 use ozone_proto::metad::entry::Op;
 use ozone_proto::metad::{
     Attr, BucketInfo, CommitReply, CommitRequest, Create, CreateBucketRequest, CreateVolumeRequest,
-    Entry, Refused,
+    Entry, EntryReply, Refused,
 };
 use ozone_proto::metad_log as log;
 use ozone_proto::metad_log::command::Command as Kind;
@@ -158,15 +160,18 @@ impl Bed {
     }
 
     fn commit(&mut self, ops: Vec<Op>) -> Result<Vec<Option<Attr>>, Refused> {
+        let replies = self.commit_replies(ops)?;
+        Ok(replies.into_iter().map(|entry| entry.attr).collect())
+    }
+
+    fn commit_replies(&mut self, ops: Vec<Op>) -> Result<Vec<EntryReply>, Refused> {
         let batch = self.batch(ops);
         match self.run(Kind::Commit(batch)) {
             Reply::Commit(CommitReply { refused: Some(refused), entries }) => {
                 assert!(entries.is_empty());
                 Err(refused)
             }
-            Reply::Commit(CommitReply { entries, .. }) => {
-                Ok(entries.into_iter().map(|entry| entry.attr).collect())
-            }
+            Reply::Commit(CommitReply { entries, .. }) => Ok(entries),
             other => panic!("{other:?}"),
         }
     }

@@ -1,8 +1,23 @@
 //! The check of the tables finds what is wrong with them.
 
-use ozone_proto::metad::{Link, Mkdir, ReleaseBlock, Symlink, Unlink, Write};
+use ozone_proto::metad::{Link, Mkdir, ReleaseBlock, SetXattr, Symlink, Unlink, Write};
 
 use super::*;
+
+const USER_X: &[u8] = b"user.x";
+
+/// An ACL with somebody's name in it, of mode 0.
+fn named_user() -> Vec<u8> {
+    [2u32, 1, u32::MAX, 2, 7, 4, u32::MAX, 16, u32::MAX, 32, u32::MAX]
+        .into_iter()
+        .flat_map(u32::to_le_bytes)
+        .collect()
+}
+
+fn xattr(inode: u64, name: &[u8], value: &[u8]) -> Op {
+    let (name, value) = (name.into(), value.into());
+    Op::SetXattr(SetXattr { inode, name, value, ..Default::default() })
+}
 
 /// Tables with something in nearly every one.
 fn furnished() -> Bed {
@@ -28,6 +43,10 @@ fn furnished() -> Bed {
         write(gone, vec![extent(3, 10, block, 10)]),
         Op::Unlink(Unlink { parent, name: b"gone".into() }),
         Op::ReleaseBlock(ReleaseBlock { block: Some(sealed.into()), length: 20 }),
+        xattr(file.0, USER_X, b"value"),
+        xattr(file.0, b"system.posix_acl_access", &named_user()),
+        xattr(dir, b"system.posix_acl_default", &named_user()),
+        xattr(gone.0, b"system.posix_acl_access", &named_user()),
     ];
     bed.commit(ops).unwrap();
     let blockds =
@@ -71,7 +90,9 @@ fn every_row_that_cannot_be_read_is_found() {
     for (table, key, _) in bed.dump() {
         let name = name_of(table);
         let seen = found(&bed, |txn| txn.put(table, key.clone(), vec![0xff; 3]));
-        assert!(seen || name == tables::DEDUP.name(), "{name} {key:02x?}");
+        // Any bytes are an attribute's value, if it is no ACL.
+        let any = name == tables::DEDUP.name() || key.ends_with(USER_X);
+        assert!(seen || any, "{name} {key:02x?}");
     }
 }
 
@@ -86,6 +107,7 @@ fn wrong_counts_are_found() {
         let wrong = [
             log::InodeRecord { nlink: inode.nlink + 1, ..inode.clone() },
             log::InodeRecord { allocated: inode.allocated + 1, ..inode.clone() },
+            log::InodeRecord { xattrs: 9, xattr_name_bytes: 99, ..inode.clone() },
         ];
         for wrong in wrong {
             assert!(found(&bed, |txn| tables::INODES.put(txn, &key, &wrong)), "{key:?} {wrong:?}");
@@ -97,6 +119,42 @@ fn wrong_counts_are_found() {
     }
     let usage = log::BucketUsage { bytes: 1, names: 1, inodes: 1 };
     assert!(found(&bed, |txn| tables::BUCKET_USAGE.put(txn, &bed.bucket, &usage)));
+}
+
+#[test]
+fn acls_that_contradict_their_inodes_are_found() {
+    let bed = furnished();
+    let view = bed.view();
+    let xattrs: Vec<_> = tables::XATTRS.all(&view).map(|row| row.unwrap().0).collect();
+    assert_eq!(xattrs.len(), 4);
+    drop(view);
+    let acl = named_user();
+    let base = [&acl[..12], &acl[20..28], &acl[36..]].concat();
+    for key in xattrs.iter().filter(|key| key.name.is_access_acl()) {
+        let with = |change: &dyn Fn(&mut log::InodeRecord)| {
+            found(&bed, |txn| {
+                let mut inode = tables::INODES.need(txn, &key.inode).unwrap();
+                change(&mut inode);
+                tables::INODES.put(txn, &key.inode, &inode);
+            })
+        };
+        assert!(!with(&|inode| inode.mode |= 0o7000));
+        assert!(with(&|inode| inode.mode |= 0o010), "another mode");
+        let value = tables::XattrValue(base.clone());
+        assert!(found(&bed, |txn| tables::XATTRS.put(txn, key, &value)), "no more than a mode");
+        let default = found(&bed, |txn| {
+            tables::XATTRS.delete(txn, key);
+            let name = ozone_types::XattrName::default_acl();
+            let key = tables::XattrKey { inode: key.inode, name };
+            tables::XATTRS.put(txn, &key, &tables::XattrValue(acl.clone()));
+            let mut inode = tables::INODES.need(txn, &key.inode).unwrap();
+            inode.xattr_name_bytes += 1;
+            tables::INODES.put(txn, &key.inode, &inode);
+            let problems = check(txn).unwrap();
+            assert!(problems.iter().all(|p| p.what.contains("no directory")), "{problems:?}");
+        });
+        assert!(default, "a default ACL of a file");
+    }
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Random work, compared step by step with the model of `testkit`: value, error and the attributes
 //! of every inode, and after every batch the tables are checked against each other.
 
+mod compare;
+mod data;
 mod work;
+mod xattrs;
 
 use std::collections::BTreeMap;
 
-use ozone_proto::metad::{
-    Link, Mkdir, ReleaseBlock, Rename, Rmdir, Setattr, Symlink, Unlink, Write,
-};
-use ozone_testkit::model;
+use ozone_proto::metad::{Link, Mkdir, ReleaseBlock, Rename, Rmdir, Setattr, Symlink, Unlink};
 use ozone_testkit::model::{Model, ModelResult, NewNode, RenameMode, SetAttr};
 use ozone_types::{Attr as TypedAttr, FileKind, Timestamp};
 use proptest::prelude::*;
@@ -18,7 +18,8 @@ use proptest::test_runner::TestRunner;
 use super::*;
 use crate::error::{OpError, OpResult};
 use crate::ops;
-use work::{Action, BAD_NAMES, NAMES, Pick, Step, action, name};
+use compare::{assert_same, assert_version, compare_content, compare_xattrs};
+use work::{Action, NAMES, Pick, Step, action, name};
 
 /// The real tables and the model side by side.
 struct Pair {
@@ -137,24 +138,51 @@ impl Pair {
         assert_eq!(reply.refused, None, "the tables refuse, the model does not");
         for (entry, result) in reply.entries.into_iter().zip(results) {
             let attr = entry.attr.unwrap();
-            assert_same(&attr, &result.unwrap());
+            let (expected, length) = result.unwrap();
+            assert_same(&attr, &expected);
+            assert_eq!(entry.length, length);
             if !self.known.contains(&InodeId(attr.inode)) {
                 self.known.push(InodeId(attr.inode));
             }
         }
     }
 
-    fn new_node(&mut self, mode: u32, uid: u32, gid: u32) -> NewNode {
+    fn new_node(&mut self, mode: u32, umask: u32, uid: u32, gid: u32) -> NewNode {
         let inode = InodeId(self.bed.next_inode());
-        NewNode { inode, mode, uid, gid, rdev: 0x0103 }
+        NewNode { inode, mode, umask, uid, gid, rdev: 0x0103 }
     }
 
-    /// One change, done in the model and worded for the tables.
-    fn step(&mut self, now: Timestamp, step: &Step) -> (Op, ModelResult<TypedAttr>) {
+    /// One change, done in the model and worded for the tables: the attributes after it, and the
+    /// bytes that a clone has done.
+    fn step(&mut self, now: Timestamp, step: &Step) -> (Op, ModelResult<(TypedAttr, u64)>) {
+        let (op, result) = match *step {
+            Step::Clone { from, to, from_offset, to_offset, length, kill } => {
+                return self.clone_range(now, (from, from_offset), (to, to_offset), length, kill);
+            }
+            Step::Punch { inode, offset, length, size, kill } => {
+                self.punch(now, inode, (offset, length), size, kill)
+            }
+            Step::SetXattr { inode, name, ref value, flags } => {
+                self.setxattr(now, inode, name, value, flags)
+            }
+            Step::RemoveXattr { inode, name } => self.removexattr(now, inode, name),
+            Step::Setattr { inode, size, mode, owner, times } => {
+                self.setattr(now, self.pick(inode), size, mode, owner, times)
+            }
+            Step::Write { inode, ref runs, hole, kill, scatter } => {
+                self.write(now, self.pick(inode), runs, hole, kill, scatter)
+            }
+            _ => self.name_step(now, step),
+        };
+        (op, result.map(|attr| (attr, 0)))
+    }
+
+    /// A change of names.
+    fn name_step(&mut self, now: Timestamp, step: &Step) -> (Op, ModelResult<TypedAttr>) {
         match *step {
-            Step::Create { at, mode, uid, gid } => {
+            Step::Create { at, mode, umask, uid, gid } => {
                 let (parent, name) = self.place(at);
-                let new = self.new_node(mode, uid, gid);
+                let new = self.new_node(mode, umask, uid, gid);
                 let op = Op::Create(Create {
                     parent: parent.0,
                     name: name.into(),
@@ -164,19 +192,25 @@ impl Pair {
                     gid,
                     rdev: new.rdev,
                     open: false,
+                    umask,
                 });
-                (op, self.model.create(now, parent, name, new))
+                let result = self.model.create(now, parent, name, new);
+                self.note_inherited("create", parent, &result);
+                (op, result)
             }
-            Step::Mkdir { at, mode, gid } => {
+            Step::Mkdir { at, mode, umask, gid } => {
                 let (parent, name) = self.place(at);
-                let new = self.new_node(mode, 1, gid);
-                let inode = new.inode.0;
-                let op = Mkdir { parent: parent.0, name: name.into(), inode, mode, uid: 1, gid };
-                (Op::Mkdir(op), self.model.mkdir(now, parent, name, new))
+                let new = self.new_node(mode, umask, 1, gid);
+                let (inode, name_bytes) = (new.inode.0, name.into());
+                let op =
+                    Mkdir { parent: parent.0, name: name_bytes, inode, mode, umask, uid: 1, gid };
+                let result = self.model.mkdir(now, parent, name, new);
+                self.note_inherited("mkdir", parent, &result);
+                (Op::Mkdir(op), result)
             }
             Step::Symlink { at, length } => {
                 let (parent, name) = self.place(at);
-                let new = self.new_node(0o777, 1, 2);
+                let new = self.new_node(0o777, 0, 1, 2);
                 let target = vec![b't'; length];
                 let result = self.model.symlink(now, parent, name, &target, new);
                 let (parent, name, inode) = (parent.0, name.into(), new.inode.0);
@@ -199,12 +233,7 @@ impl Pair {
                 (Op::Rmdir(op), self.model.rmdir(now, parent, name))
             }
             Step::Rename { from, to, mode } => self.rename(now, from, to, mode),
-            Step::Setattr { inode, size, mode, owner, times } => {
-                self.setattr(now, self.pick(inode), size, mode, owner, times)
-            }
-            Step::Write { inode, ref runs, hole, kill, scatter } => {
-                self.write(now, self.pick(inode), runs, hole, kill, scatter)
-            }
+            _ => unreachable!("not a change of names: {step:?}"),
         }
     }
 
@@ -264,43 +293,12 @@ impl Pair {
             ctime: set.ctime.map(Into::into),
             kill_suid_sgid: set.kill_suid_sgid,
         });
-        (op, self.model.setattr(now, inode, &set))
-    }
-
-    fn write(
-        &mut self,
-        now: Timestamp,
-        inode: InodeId,
-        runs: &[(u64, u64)],
-        hole: u64,
-        kill: bool,
-        scatter: bool,
-    ) -> (Op, ModelResult<TypedAttr>) {
-        let mut write = model::Write { kill_suid_sgid: kill, ..Default::default() };
-        let mut extents = Vec::new();
-        for &(offset, length) in runs {
-            self.fill = self.fill.wrapping_add(1);
-            let bytes: Vec<u8> = (0..length).map(|n| (n as u8) ^ self.fill).collect();
-            let block = self.blocks.get_mut(&self.block).unwrap();
-            if scatter {
-                block.extend([0xee; 3]);
-            }
-            extents.push(extent(offset, length, self.block, block.len() as u64));
-            block.extend(&bytes);
-            write.size = write.size.max(offset + length + hole);
-            write.runs.push((offset, bytes));
+        let with_acl = mode.is_some() && self.model.getxattr(inode, work::ACCESS).is_ok();
+        let result = self.model.setattr(now, inode, &set);
+        if with_acl && result.is_ok() {
+            *self.seen.entry(("setattr", "of an ACL")).or_default() += 1;
         }
-        if kill {
-            write.mtime = Some(Timestamp::new(now.secs - 10, 3));
-        }
-        let op = Op::Write(Write {
-            inode: inode.0,
-            extents,
-            size: write.size,
-            mtime: write.mtime.map(Into::into),
-            kill_suid_sgid: kill,
-        });
-        (op, self.model.write(now, inode, &write))
+        (op, result)
     }
 
     fn purge(&mut self, max_rows: u32) {
@@ -339,6 +337,7 @@ impl Pair {
                 Err(code) => assert_eq!(refusal(real), Some(code)),
             }
             compare_content(&view, bucket, inode, &self.model, &self.blocks);
+            compare_xattrs(&view, bucket, inode, &self.model);
         }
         let usage = tables::BUCKET_USAGE.need(&view, &bucket).unwrap();
         assert_eq!(usage.names, self.model.names());
@@ -353,90 +352,6 @@ fn refusal<T>(result: OpResult<T>) -> Option<ErrorCode> {
         Ok(_) => None,
         Err(OpError::Refused(err)) => Some(err.code()),
         Err(OpError::Fatal(err)) => panic!("{err}"),
-    }
-}
-
-/// The same but for the version, which only has to grow.
-fn assert_same(real: &Attr, model: &TypedAttr) {
-    let mut real = TypedAttr::try_from(*real).unwrap();
-    real.version = model.version;
-    assert_eq!(&real, model);
-}
-
-/// What changed has a greater version.
-fn assert_version(before: Option<&Attr>, now: &Attr) {
-    let Some(before) = before else { return };
-    let same = Attr { version: before.version, ..*now } == *before;
-    let grown = now.version > before.version;
-    assert!(grown || (same && now.version == before.version), "{before:?} {now:?}");
-}
-
-fn compare_content(
-    view: &View<'_>,
-    bucket: BucketId,
-    inode: InodeId,
-    model: &Model,
-    blocks: &BTreeMap<BlockId, Vec<u8>>,
-) {
-    match model.readlink(inode) {
-        Ok(target) => assert_eq!(ops::readlink(view, bucket, inode).unwrap(), target),
-        Err(code) => assert_eq!(refusal(ops::readlink(view, bucket, inode)), Some(code)),
-    }
-    match model.readdir(inode) {
-        Ok(_) => compare_listing(view, bucket, inode, model),
-        Err(code) => {
-            assert_eq!(refusal(ops::readdir(view, bucket, inode, 0, 0, false)), Some(code));
-        }
-    }
-    let huge = model.getattr(inode).is_ok_and(|attr| attr.size > 1 << 20);
-    match if huge { Ok(Vec::new()) } else { model.read(inode) } {
-        Ok(expected) => {
-            let mut data = vec![0; expected.len()];
-            let mut at = 0;
-            loop {
-                let page = ops::extents(view, bucket, inode, at, 2).unwrap();
-                for e in &page.extents {
-                    let block = &blocks[&e.block_id().unwrap()];
-                    let bytes = &block[e.block_offset as usize..][..e.length as usize];
-                    if !huge {
-                        data[e.offset as usize..][..bytes.len()].copy_from_slice(bytes);
-                    }
-                    at = e.offset + e.length;
-                }
-                if page.end {
-                    break;
-                }
-            }
-            assert!(data == expected, "the bytes of {inode:?} differ");
-        }
-        Err(code) => assert_eq!(refusal(ops::extents(view, bucket, inode, 0, 0)), Some(code)),
-    }
-}
-
-fn compare_listing(view: &View<'_>, bucket: BucketId, inode: InodeId, model: &Model) {
-    let mut listed = model.readdir(inode).unwrap().into_iter();
-    let mut cookie = 0;
-    loop {
-        let page = ops::readdir(view, bucket, inode, cookie, 2, true).unwrap();
-        assert_eq!(page.parent, model.parent(inode).unwrap().0);
-        for entry in page.entries {
-            let expected = listed.next().expect("a name that the model does not have");
-            assert_eq!((entry.inode, entry.kind), (expected.inode.0, expected.kind.raw()));
-            assert_eq!(entry.name, expected.name);
-            assert!(entry.cookie > cookie);
-            cookie = entry.cookie;
-            let attr = entry.attr.unwrap();
-            assert_same(&attr, &model.getattr(expected.inode).unwrap());
-            assert_eq!(ops::lookup(view, bucket, inode, &entry.name).unwrap(), attr);
-        }
-        if page.end {
-            break;
-        }
-    }
-    assert_eq!(listed.next(), None);
-    for name in BAD_NAMES.into_iter().chain([&b"none"[..]]) {
-        let expected = model.lookup(inode, name).unwrap_err();
-        assert_eq!(refusal(ops::lookup(view, bucket, inode, name)), Some(expected));
     }
 }
 
@@ -457,9 +372,9 @@ proptest! {
 #[test]
 fn the_random_work_is_worth_its_time() {
     let mut runner = TestRunner::deterministic();
-    let work = prop::collection::vec(action(), 80);
+    let work = prop::collection::vec(action(), 120);
     let mut seen = BTreeMap::new();
-    for _ in 0..60 {
+    for _ in 0..80 {
         let mut pair = Pair::new();
         for action in work.new_tree(&mut runner).unwrap().current() {
             pair.act(&action);
@@ -482,6 +397,18 @@ fn the_random_work_is_worth_its_time() {
         ("setattr", &["ok", "NOT_SUPPORTED_OPERATION"]),
         ("truncate", &["ok", "IS_A_DIRECTORY", "FILE_TOO_BIG"]),
         ("write", &["ok", "IS_A_DIRECTORY", "INVALID_REQUEST"]),
+        ("create", &["an ACL inherited"]),
+        ("mkdir", &["an ACL inherited"]),
+        ("setattr", &["of an ACL"]),
+        ("setxattr", &["ok", "ALREADY_EXISTS", "NO_SUCH_ATTRIBUTE", "NOT_SUPPORTED_OPERATION"]),
+        ("setxattr", &["INVALID_REQUEST", "RANGE"]),
+        ("set an ACL", &["ok", "ALREADY_EXISTS", "NO_SUCH_ATTRIBUTE", "NOT_SUPPORTED_OPERATION"]),
+        ("set an ACL", &["INVALID_REQUEST", "PERMISSION_DENIED"]),
+        ("removexattr", &["ok", "NO_SUCH_ATTRIBUTE", "INVALID_REQUEST"]),
+        ("removexattr", &["NOT_SUPPORTED_OPERATION", "STALE_INODE"]),
+        ("punch", &["ok", "IS_A_DIRECTORY", "INVALID_REQUEST", "FILE_TOO_BIG", "STALE_INODE"]),
+        ("clone", &["ok", "IS_A_DIRECTORY", "INVALID_REQUEST", "FILE_TOO_BIG", "STALE_INODE"]),
+        ("clone", &["of one file", "shortened", "none"]),
     ] {
         for outcome in outcomes {
             assert!(seen.contains_key(&(name, *outcome)), "never: {name}, {outcome}");

@@ -1,0 +1,21 @@
+use ozone_types::FsResult;
+
+use super::{Backend, Handle, Vfs};
+
+impl<B: Backend> Vfs<B> {
+    /// Bytes done: fewer than asked for at the end of the source.
+    ///
+    /// The kernel has written back what is dirty in both ranges, and drops what it has cached of the
+    /// destination's when we have answered.
+    pub async fn copy_file_range(
+        &self,
+        from: Handle,
+        from_offset: u64,
+        to: Handle,
+        to_offset: u64,
+        len: u64,
+    ) -> FsResult<u64> {
+        let (from, to) = (self.files.get(from)?, self.files.get(to)?);
+        self.client.copy_range(&from.open, from_offset, &to.open, to_offset, len).await
+    }
+}
