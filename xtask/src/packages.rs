@@ -20,6 +20,7 @@ pub const MOUNT: &[Need] = &[need_of("fusermount3", "fuse3")];
 pub const TESTS: &[Need] = &[
     need_of("fusermount3", "fuse3"),
     need_of("setfattr", "attr"),
+    need_of("setfacl", "acl"),
     need_of("git", "git"),
     need_of("sqlite3", "sqlite3"),
     need_of("gcc", "gcc"),
