@@ -92,8 +92,8 @@ impl Acl {
         value
     }
 
-    /// The 9 permission bits that a mode shows of it: in the group's place stands the mask, if there
-    /// is one.
+    /// The 9 permission bits that a mode shows of it: in the group's place stands the mask, if
+    /// there is one.
     pub fn permissions(&self) -> u32 {
         let class = self.mask.unwrap_or(self.group);
         u32::from(self.owner) << 6 | u32::from(class) << 3 | u32::from(self.other)

@@ -46,8 +46,8 @@ impl XattrName {
     const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
     const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
-    /// Errors: INVALID_REQUEST for an empty name, a NUL, or a namespace with nothing behind it; RANGE
-    /// for one that is too long; NOT_SUPPORTED_OPERATION for one of another namespace.
+    /// Errors: INVALID_REQUEST for an empty name, a NUL, or a namespace with nothing behind it;
+    /// RANGE for one that is too long; NOT_SUPPORTED_OPERATION for one of another namespace.
     pub fn new(bytes: &[u8]) -> FsResult<Self> {
         if bytes.len() > XATTR_NAME_MAX {
             return Err(ErrorCode::Range.into());

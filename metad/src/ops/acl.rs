@@ -1,7 +1,7 @@
 //! What POSIX ACLs do to inodes and modes, in the way of Linux's local filesystems.
 //!
-//! An inode's access ACL is stored only if it says more than its mode can, and the mode's permission
-//! bits are always those of the ACL. Default ACLs are directories' only.
+//! An inode's access ACL is stored only if it says more than its mode can; the mode's permission bits
+//! are always those of the ACL. Default ACLs are directories' only.
 
 use std::io;
 
@@ -67,8 +67,8 @@ pub(super) fn chmod(cx: &mut Change<'_, '_>, node: &mut Node) -> OpResult<()> {
     xattr::put(cx, node, name, acl.encode())
 }
 
-/// Mode and ACLs of a new inode for which its maker asks `mode`: cut by the parent's default ACL, or
-/// where there is none by the umask.
+/// Mode and ACLs of a new inode, whose maker asks for `mode`: cut by the parent's default ACL, or by
+/// the umask where there is none.
 pub(super) fn inherit(
     cx: &mut Change<'_, '_>,
     parent: &Node,

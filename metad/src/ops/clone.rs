@@ -16,10 +16,10 @@ use super::{Change, node::Node};
 use crate::error::{OpResult, refuse};
 
 /// Answers the target's attributes and the bytes done, from the beginning of the range: fewer than
-/// asked for where the source ends, or where it is in more than CLONE_EXTENTS_MAX extents; with none
-/// nothing changes. Holes become holes. Errors, of the source first: STALE_INODE, IS_A_DIRECTORY,
-/// INVALID_REQUEST for what is no regular file; FILE_TOO_BIG; INVALID_REQUEST for ranges of one file
-/// that overlap.
+/// asked for where the source ends, or where it has more than CLONE_EXTENTS_MAX extents; with none
+/// nothing changes. Holes become holes. Errors, the source's first: STALE_INODE, IS_A_DIRECTORY,
+/// INVALID_REQUEST for what is no regular file; FILE_TOO_BIG; INVALID_REQUEST where ranges of one
+/// file overlap.
 pub fn clone(cx: &mut Change<'_, '_>, op: &metad::Clone) -> OpResult<(Attr, u64)> {
     let from = regular_file(cx, op.from)?;
     let mut to = regular_file(cx, op.to)?;

@@ -1,8 +1,8 @@
 //! create: a regular file, fifo, socket or device with its first name (open(O_CREAT), mknod).
 //!
-//! Rows: reads parent, name, inode; writes parent, name, order, inode; where the parent has
-//! attributes, its default ACL is read, and may be written as the inode's ACL. Errors in ext4's order:
-//! the parent (STALE, ENOTDIR, ENOENT when removed), the name, EEXIST, the mode.
+//! Rows: reads parent, name, inode; writes parent, name, order, inode; where the parent has a default
+//! ACL, reads that, and may write one of the inode. Errors in ext4's order: the parent (STALE,
+//! ENOTDIR, ENOENT when removed), the name, EEXIST, the mode.
 
 use ozone_proto::metad::{self, Attr};
 use ozone_types::{ErrorCode, FileKind, FileName, InodeId};

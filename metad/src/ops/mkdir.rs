@@ -1,5 +1,5 @@
-//! mkdir. Rows: reads parent, name, inode; writes parent, name, order, inode; where the parent has a
-//! default ACL, reads that, and writes up to two ACLs of the inode.
+//! mkdir. Rows: reads parent, name, inode; writes parent, name, order, inode; where the parent has
+//! a default ACL, reads that, and writes up to two ACLs of the inode.
 
 use ozone_proto::metad::{self, Attr};
 use ozone_types::FileKind;

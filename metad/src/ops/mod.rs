@@ -26,7 +26,7 @@
 //! | … that clears setuid, of a file with attributes | and security.capability | and that one |
 //! | set_xattr, remove_xattr | inode, attribute | inode, attribute |
 //! | punch | inode, usage | inode, usage; per extent cut as for one replaced |
-//! | clone | both inodes, usage; the range's extents, their blocks | target, usage, blocks; per extent as write |
+//! | clone | both inodes, the source's extents, blocks, usage | target, blocks, usage; extents as write |
 //! | release_block | block | block, both indexes |
 
 mod acl;

@@ -1,8 +1,8 @@
 //! Purging orphans: inodes without names that no session has open go, in steps of bounded size.
 //!
-//! Rows: reads the orphan, the inode, its first extents and their blocks, its first attributes; writes
-//! as write does when it replaces, deletes the attributes, and inode and orphan when nothing else is
-//! left.
+//! Rows: reads the orphan, the inode, its first extents and their blocks, its first attributes;
+//! writes as write does when it replaces, deletes the attributes, and inode and orphan when nothing
+//! else is left.
 
 use std::io;
 
@@ -14,8 +14,8 @@ use super::node::Node;
 use super::{Change, map, xattr};
 use crate::tables::{INODES, InodeKey, ORPHANS};
 
-/// Frees up to `max_rows` extents, attributes and inodes together, in the order given. Inodes that are no
-/// orphans (any more) are passed over. `more`: some of the given ones are left.
+/// Frees up to `max_rows` extents, attributes and inodes together, in the order given. Inodes that
+/// are no orphans (any more) are passed over. `more`: some of the given ones are left.
 pub fn purge_orphans(txn: &mut Txn<'_>, op: &PurgeOrphans) -> io::Result<PurgeProgress> {
     let mut progress = PurgeProgress::default();
     let mut budget = op.max_rows as usize;

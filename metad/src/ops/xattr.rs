@@ -1,7 +1,7 @@
 //! setxattr, removexattr, getxattr, listxattr.
 //!
-//! Rows: reads the inode and the attribute; writes both. A listing reads all attributes of the inode.
-//! The inode counts its attributes, so nothing is looked up where there are none.
+//! Rows: reads the inode and the attribute; writes both. A listing reads all attributes of the
+//! inode. The inode counts its attributes, so nothing is looked up where there are none.
 
 use std::io;
 

@@ -96,7 +96,7 @@ async fn data_written_behind_takes_capabilities_before_they_are_shown() {
 }
 
 #[tokio::test]
-async fn a_punch_and_the_target_of_a_clone_are_nobodys_but_the_source_keeps_its_lease() {
+async fn a_punch_revokes_and_a_clone_revokes_only_its_target() {
     let cluster = Cluster::start().await;
     let (mut a, mut b) = (cluster.mount().await, cluster.mount().await);
     let (from, _) = a.create("from", true).await;

@@ -4,8 +4,8 @@ use ozone_types::{Attr, ErrorCode, FileKind, InodeId, Timestamp};
 
 use super::{Content, Inode, Model, ModelResult};
 
-/// Who makes a new inode, and with what mode (S_IFMT and permissions; no type means a regular file),
-/// of which the umask is taken off unless the directory has a default ACL.
+/// Who makes a new inode, and with what mode (S_IFMT and permissions; no type means a regular
+/// file), of which the umask is taken off unless the directory has a default ACL.
 #[derive(Clone, Copy, Debug)]
 pub struct NewNode {
     pub inode: InodeId,
