@@ -1,5 +1,8 @@
 //! The words of the public interface.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use bytes::Bytes;
 use ozone_types::{Attr, FileKind, FileName, InodeId, Timestamp};
 
@@ -100,11 +103,47 @@ pub enum Seek {
     Hole,
 }
 
+/// When reading changes the access time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessTime {
+    /// `noatime`
+    Never,
+    /// `relatime`: at the first read after a change, and once a day.
+    #[default]
+    Relative,
+    /// `strictatime`
+    Always,
+}
+
+/// Which reads are seen in the access time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessTimes {
+    pub when: AccessTime,
+    /// Not with `nodiratime`.
+    pub directories: bool,
+}
+
+impl Default for AccessTimes {
+    fn default() -> Self {
+        AccessTimes { when: AccessTime::default(), directories: true }
+    }
+}
+
+/// What becomes of a lock that something is in the way of.
+pub enum LockWait<'a> {
+    /// WOULD_BLOCK.
+    No,
+    /// It is waited for, until the future says that the caller has given up: INTERRUPTED.
+    Until(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
+}
+
 /// What an open file may be used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenMode {
     pub read: bool,
     pub write: bool,
+    /// Reading it is not seen in its access time (O_NOATIME).
+    pub noatime: bool,
 }
 
 /// One name in a listing.

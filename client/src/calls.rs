@@ -9,6 +9,7 @@ use ozone_types::{ErrorCode, FsError, FsResult, RetryClass};
 
 use crate::core::Core;
 use crate::file::{File, change};
+use crate::locks::lost;
 use crate::queue::submit;
 use crate::session::{Live, Session};
 
@@ -77,16 +78,24 @@ impl Core {
         }
     }
 
-    /// Makes one change behind the data of `file`. Errors as for [`Core::change`].
+    /// Makes one change behind the data of `file`. Errors as for [`Core::change`], and IO_ERROR when a
+    /// lock on the file was lost with a session: its holder must not go on in the next one.
     pub async fn change_behind(
         self: &Arc<Self>,
         file: &Arc<File>,
         op: entry::Op,
     ) -> FsResult<EntryReply> {
         self.check_writable()?;
+        let fences = file.fences();
         loop {
+            let live = self.session.current().await;
+            if file.fences() != fences {
+                return Err(lost());
+            }
             match change::make(self, file, self.entry(op.clone())).await {
-                Err(err) if err.code() == ErrorCode::SessionEnded => {}
+                Err(err) if err.code() == ErrorCode::SessionEnded => {
+                    self.session.wait_ended(live.id).await;
+                }
                 answer => return answer,
             }
         }

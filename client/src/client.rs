@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ozone_platform::Clock;
 use ozone_proto::metad::ResolveBucketRequest;
 use ozone_rpc::Channels;
+use ozone_types::lock::{FileLock, LockFamily, LockRange};
 use ozone_types::{
     Attr, BucketId, BucketName, ErrorCode, FileName, FsError, FsResult, InodeId, VolumeName,
 };
@@ -21,6 +22,7 @@ use crate::core::Core;
 use crate::file::handle::{OpenDir, OpenFile};
 use crate::file::write::Place;
 use crate::file::{self, pipeline};
+use crate::locks;
 use crate::metad::{GrpcMetad, Metad};
 use crate::session;
 
@@ -237,7 +239,8 @@ impl Client {
     }
 
     /// Writes at the file's true end, whatever the caller believes its size to be; answers where.
-    /// While other clients write to the file too, two appends may meet.
+    /// Nothing that others append comes in between, up to [`APPEND_MAX`](ozone_types::limits::APPEND_MAX)
+    /// bytes.
     pub async fn append(&self, file: &OpenFile, data: Bytes, kill_suid: bool) -> FsResult<u64> {
         file::write::write(&self.core, file, Place::End, data, kill_suid).await
     }
@@ -261,7 +264,7 @@ impl Client {
     }
 
     /// Copies up to `len` bytes within the cluster, and commits them; answers how many, fewer only at
-    /// the end of `from` or when an error came after some. Setuid, setgid and capabilities of `to` go.
+    /// the end of `from` or when an error came after some. `kill_suid` as in [`Client::write`], of `to`.
     /// Errors: BAD_HANDLE, INVALID_REQUEST for ranges of one file that overlap, FILE_TOO_BIG.
     pub async fn copy_range(
         &self,
@@ -270,8 +273,12 @@ impl Client {
         to: &OpenFile,
         to_offset: u64,
         len: u64,
+        kill_suid: bool,
     ) -> FsResult<u64> {
-        file::copy::copy_range(&self.core, from, from_offset, to, to_offset, len).await
+        from.check()?;
+        to.check()?;
+        let (from, to) = ((from, from_offset), (to, to_offset));
+        file::copy::copy_range(&self.core, from, to, len, kill_suid).await
     }
 
     /// close(2) of one descriptor: reports written-behind data that was lost, once per handle. Does
@@ -285,7 +292,42 @@ impl Client {
         file::write::sync(&self.core, file).await
     }
 
-    /// Ends a handle. Returns at once; what it wrote is on its way.
+    /// Takes a lock, or converts what its owner holds. Dropping the future gives it up. Errors: as
+    /// [`LockWait`] says; DEADLOCK; TOO_MANY_LOCKS; IO_ERROR when a lock on the file was lost.
+    pub async fn set_lock(
+        &self,
+        file: &OpenFile,
+        lock: FileLock,
+        wait: LockWait<'_>,
+    ) -> FsResult<()> {
+        locks::set(&self.core, file, lock, wait).await
+    }
+
+    /// The first lock that is in the way of this one. Errors: IO_ERROR when a lock on the file was lost.
+    pub async fn test_lock(&self, file: &OpenFile, lock: FileLock) -> FsResult<Option<FileLock>> {
+        locks::test(&self.core, file, lock).await
+    }
+
+    /// Removes what the owner holds in a range. Dropping the future does not undo it. Errors:
+    /// TOO_MANY_LOCKS; IO_ERROR when a lock on the file was lost.
+    pub async fn unlock(
+        &self,
+        file: &OpenFile,
+        family: LockFamily,
+        owner: u64,
+        range: LockRange,
+    ) -> FsResult<()> {
+        locks::unlock(&self.core, file, family, owner, range).await
+    }
+
+    /// close(2) of one descriptor by the process `owner`: its record locks on the file go, whichever
+    /// descriptor they were taken by. Asks nobody if it has none.
+    pub async fn release_owner(&self, file: &OpenFile, owner: u64) -> FsResult<()> {
+        locks::release_owner(&self.core, file, owner).await
+    }
+
+    /// Ends a handle, and with it the locks of the open file. Returns at once; what it wrote is on its
+    /// way.
     pub fn release(&self, file: Arc<OpenFile>) {
         file.release();
     }
@@ -320,6 +362,7 @@ impl Client {
     pub async fn shutdown(&self) -> FsResult<()> {
         let Some(keeper) = self.keeper.lock().take() else { return Ok(()) };
         let mut result = self.sync_all().await;
+        file::accessed::tell(&self.core).await;
         let mut slots: Vec<_> = self.core.drop_shared_slot().into_iter().collect();
         for file in self.core.files.all() {
             let mut state = file.state.lock();

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::api::AccessTimes;
+
 /// Configuration of one client.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -16,6 +18,8 @@ pub struct ClientConfig {
     pub mountpoint: String,
     /// Ceiling in bytes of dirty data, data in flight and cached data together.
     pub memory: u64,
+    /// Which reads are seen in the access time.
+    pub access_times: AccessTimes,
     /// Refuse every change with READ_ONLY.
     pub read_only: bool,
     /// How long [`crate::Client::connect`] tries before it gives up.
@@ -40,6 +44,7 @@ impl Default for ClientConfig {
             subdirectory: String::new(),
             mountpoint: String::new(),
             memory: 256 << 20,
+            access_times: AccessTimes::default(),
             read_only: false,
             connect_timeout: Duration::from_secs(30),
             write_behind: Duration::from_millis(600),

@@ -18,9 +18,10 @@ use crate::blocks::pool::{self, Pool};
 use crate::blocks::slot::Slot;
 use crate::budget::Budget;
 use crate::config::ClientConfig;
-use crate::file::{File, Files, flusher, handle, pipeline};
+use crate::file::{File, Files, accessed, flusher, handle, pipeline};
 use crate::group::{self, Group};
 use crate::known::Known;
+use crate::locks::Locks;
 use crate::metad::Metad;
 use crate::metrics::Metrics;
 use crate::numbers::InodeNumbers;
@@ -28,7 +29,7 @@ use crate::queue::Queue;
 use crate::session::{self, Session, SessionDir};
 
 /// The client's state. Lock order: `Files::map`, then a file's state, then everything in here, of
-/// which no two are held together.
+/// which no two are held together, except `locks` before `known`.
 pub struct Core {
     pub config: ClientConfig,
     pub clock: Arc<dyn Clock>,
@@ -43,6 +44,8 @@ pub struct Core {
     pub files: Files,
     /// Files with dirty data, and since when.
     pub dirty: Mutex<VecDeque<(Instant, Arc<File>)>>,
+    /// Files with accesses that metad has not been told of.
+    pub accessed: Mutex<Vec<Arc<File>>>,
     /// Files that nobody uses any more, for metad to hear of.
     pub closed: mpsc::UnboundedSender<Arc<File>>,
     pub budget: Budget,
@@ -52,6 +55,7 @@ pub struct Core {
     pub metrics: Metrics,
     /// Names and attributes, while this session is alone in the bucket.
     pub known: Known,
+    pub locks: Locks,
     /// Where small files go, and the session that it belongs to.
     shared: Mutex<Option<(u64, Arc<Slot>)>>,
     bucket: OnceLock<BucketId>,
@@ -92,12 +96,14 @@ impl Core {
             numbers: InodeNumbers::default(),
             files: Files::default(),
             dirty: Mutex::default(),
+            accessed: Mutex::default(),
             closed,
             cache: Cache::default(),
             places: Places::default(),
             pool,
             metrics: Metrics::default(),
             known: Known::default(),
+            locks: Locks::default(),
             shared: Mutex::default(),
             bucket: OnceLock::new(),
             cluster: OnceLock::new(),
@@ -111,6 +117,7 @@ impl Core {
         core.spawn(pool::run_releases(core.clone(), releases));
         core.spawn(handle::run_releases(core.clone(), closes));
         core.spawn(flusher::run(core.clone()));
+        core.spawn(accessed::run(core.clone()));
         core.spawn(session::watch_lapse(core.clone()));
         core.spawn(session::watch_alone(core.clone()));
         core
@@ -226,6 +233,7 @@ impl Core {
     /// The lease has run out, or its session ended: outside caches are emptied.
     pub async fn lease_lapsed(&self) {
         self.known.lost();
+        self.recheck_locks();
         for file in self.files.all() {
             self.invalidate(file.inode).await;
         }
@@ -234,6 +242,7 @@ impl Core {
     /// The session is over: what was not committed is lost, what was granted is gone.
     pub fn session_ended(self: &Arc<Self>, id: u64) {
         self.known.lost();
+        self.locks_lost();
         drop(self.drop_shared_slot());
         for file in self.files.all() {
             {

@@ -40,6 +40,12 @@ pub struct Reading {
     tide: u64,
 }
 
+/// A question for the lease under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    grant: u64,
+}
+
 /// A batch under way.
 #[derive(Debug)]
 pub struct Changing {
@@ -96,10 +102,16 @@ impl Default for Inner {
 }
 
 impl Known {
-    /// metad has granted the lease; nothing is known yet.
-    pub fn granted(&self, epoch: u64) {
+    /// Before the lease is asked for.
+    pub fn asking(&self) -> Asking {
+        Asking { grant: self.0.lock().grant }
+    }
+
+    /// metad has granted the lease; nothing is known yet. If it was lost since it was asked for, an
+    /// earlier leader may have granted it.
+    pub fn granted(&self, asked: Asking, epoch: u64) {
         let mut inner = self.0.lock();
-        if epoch > inner.recalled && inner.held.is_none() {
+        if epoch > inner.recalled && inner.held.is_none() && inner.grant == asked.grant {
             inner.forget();
             inner.held = Some(epoch);
         }
@@ -237,6 +249,7 @@ fn dirs_of(entry: &Entry) -> [Option<InodeId>; 2] {
         Some(Op::Rename(op)) => [Some(InodeId(op.parent)), Some(InodeId(op.new_parent))],
         Some(Op::Setattr(_) | Op::SetXattr(_) | Op::RemoveXattr(_)) => [None, None],
         Some(Op::Write(_) | Op::Punch(_) | Op::Clone(_) | Op::ReleaseBlock(_)) => [None, None],
+        Some(Op::Accessed(_)) => [None, None],
         None => [None, None],
     }
 }
@@ -278,10 +291,15 @@ impl Inner {
 
     /// Only what is newer replaces what is known.
     fn put_attr(&mut self, attr: &Attr) {
-        if self.attrs.get(&attr.inode).is_some_and(|known| known.version > attr.version) {
-            return;
+        let known = self.attrs.get(&attr.inode).map(|known| (known.version, known.atime));
+        let mut attr = attr.clone();
+        match known {
+            Some((version, _)) if version > attr.version => return,
+            // An access is no change; the later one is the newer answer.
+            Some((version, atime)) if version == attr.version => attr.atime = attr.atime.max(atime),
+            Some(_) | None => {}
         }
-        self.attrs.put(attr.inode, attr.clone());
+        self.attrs.put(attr.inode, attr);
         if self.attrs.len() > ATTRS_MAX {
             self.attrs.pop_lru();
             // A late answer must not pass for news of what has just been dropped.
@@ -360,7 +378,8 @@ impl Inner {
             Some(Op::Rename(op)) => self.renamed(op, inode),
             // These change attributes only.
             Some(Op::Setattr(_) | Op::SetXattr(_) | Op::RemoveXattr(_)) => {}
-            Some(Op::Write(_) | Op::Punch(_) | Op::Clone(_) | Op::ReleaseBlock(_)) | None => {}
+            Some(Op::Write(_) | Op::Punch(_) | Op::Clone(_) | Op::ReleaseBlock(_)) => {}
+            Some(Op::Accessed(_)) | None => {}
         }
     }
 

@@ -8,7 +8,8 @@
 //!              │         └─► blocks/cache ─► reader ─► blockd, any replica
 //!              └───────────► blocks/slot ────────────► blockd, all replicas at once
 //! ```
-//! `session` keeps the lease and dispatches recalls; `budget` bounds the memory of all of it.
+//! `session` keeps the lease and dispatches recalls; `locks` are those of flock(2) and fcntl(2);
+//! `budget` bounds the memory of all of it.
 
 mod api;
 mod blocks;
@@ -20,6 +21,7 @@ mod core;
 mod file;
 mod group;
 mod known;
+mod locks;
 mod metad;
 mod metrics;
 mod names;

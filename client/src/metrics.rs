@@ -33,4 +33,6 @@ counters! {
     cache_misses, "Reads that had to be fetched";
     recalls, "Leases that metad asked back";
     lost, "Bytes written by programs that could not be stored";
+    locks_here, "Questions about locks answered without metad";
+    locks_asked, "Questions about locks that waited, or went to metad";
 }

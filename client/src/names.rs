@@ -12,7 +12,7 @@ use crate::api::{DirEntry, DirPage, NewNode, OpenMode, RenameFlags, SetAttr, Sta
 use crate::calls::{Backoff, call};
 use crate::core::Core;
 use crate::file::handle::{Held, OpenFile};
-use crate::file::{Pin, extents::Extents, open, pipeline};
+use crate::file::{Pin, accessed, extents::Extents, open, pipeline};
 use crate::known::Found;
 use crate::numbers;
 
@@ -142,6 +142,9 @@ impl Core {
             async move { self.metad.readdir(request).await }
         });
         let reply = reply.await?;
+        if let Some(dir) = self.files.get(inode) {
+            accessed::note(self, &dir, true);
+        }
         for entry in &reply.entries {
             if let Some(Ok(attr)) = entry.attr.map(Attr::try_from) {
                 self.known.learn_name(reading, inode, &entry.name, Some(&attr));
@@ -255,6 +258,7 @@ impl Core {
             if let (true, Some(live)) = (sure, before) {
                 state.pin = Some(Pin { session: live.id, write: true });
                 state.version = attr.version;
+                state.saw(&attr);
                 state.set_lease(reply.lease);
                 if state.lease_kind() != LeaseKind::LeaseNone {
                     state.size = Some(0);
@@ -267,7 +271,7 @@ impl Core {
             // A new leader or session may not know that the file is open.
             open::pin(self, held.file(), true, true).await?;
         }
-        let mode = OpenMode { read: true, write: true };
+        let mode = OpenMode { read: true, write: true, noatime: false };
         Ok((attr, OpenFile::new(self.clone(), held, mode, false)))
     }
 

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use nix::unistd::{getegid, geteuid};
+use ozone_client::AccessTime;
 
 use crate::options::KernelFlags;
 use crate::system;
@@ -57,14 +58,14 @@ fn mount_directly(options: &DeviceOptions) -> io::Result<OwnedFd> {
 
 /// One comma-separated word. fusermount3 adds nosuid and nodev by itself.
 fn fusermount_options(options: &DeviceOptions) -> String {
-    let KernelFlags { read_only, noexec, noatime, sync, dirsync, .. } = options.flags;
+    let KernelFlags { read_only, noexec, access_times, sync, dirsync, .. } = options.flags;
     let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
     let mut list = format!("fsname={source},subtype=ozone,default_permissions");
     let words = [
         (options.allow_other, ",allow_other"),
         (read_only, ",ro"),
         (noexec, ",noexec"),
-        (noatime, ",noatime"),
+        (access_times.when == AccessTime::Never, ",noatime"),
         (sync, ",sync"),
         (dirsync, ",dirsync"),
     ];

@@ -1,6 +1,7 @@
 //! A backend in memory, for tests of what the kernel makes of a mount. It can be told to hang, as a
 //! client does when all servers are gone.
 
+pub(crate) mod locks;
 mod nodes;
 pub(crate) mod ranges;
 pub(crate) mod xattrs;
@@ -11,11 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use ozone_client::*;
+use ozone_types::lock::{FileLock, LockFamily, LockRange};
 use ozone_types::{Attr, ErrorCode, FileName, FsResult, InodeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::vfs::{Answer, Backend, OpenedFile};
+use locks::Locks;
 use nodes::{Nodes, ROOT, now};
 use xattrs::Acl;
 
@@ -35,11 +38,14 @@ pub(crate) struct Fake {
     pub reads: AtomicUsize,
     /// Copies that the kernel did not make itself.
     pub copies: AtomicUsize,
+    pub locks: Locks,
 }
 
 pub(crate) struct FakeFile {
     inode: InodeId,
     cacheable: Arc<AtomicBool>,
+    /// Who has locked through it.
+    owners: Mutex<Vec<(LockFamily, u64)>>,
 }
 
 impl OpenedFile for FakeFile {
@@ -66,6 +72,7 @@ impl Fake {
             stuck: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             copies: AtomicUsize::new(0),
+            locks: Locks::default(),
         })
     }
 
@@ -106,7 +113,8 @@ impl Fake {
     }
 
     fn file(&self, inode: InodeId) -> Arc<FakeFile> {
-        Arc::new(FakeFile { inode, cacheable: self.cacheable.clone() })
+        let (cacheable, owners) = (self.cacheable.clone(), Mutex::default());
+        Arc::new(FakeFile { inode, cacheable, owners })
     }
 }
 
@@ -307,7 +315,11 @@ impl Backend for Fake {
         self.locked(|_| Ok(self.file(inode))).await
     }
 
-    fn release(&self, _file: Arc<FakeFile>) {}
+    fn release(&self, file: Arc<FakeFile>) {
+        for (family, owner) in std::mem::take(&mut *file.owners.lock()) {
+            self.locks.unlock(file.inode, family, owner, LockRange::WHOLE);
+        }
+    }
 
     async fn opendir(&self, inode: InodeId) -> FsResult<Arc<InodeId>> {
         self.locked(|_| Ok(Arc::new(inode))).await
@@ -380,6 +392,7 @@ impl Backend for Fake {
         to: &FakeFile,
         to_offset: u64,
         len: u64,
+        kill_suid: bool,
     ) -> FsResult<u64> {
         self.copies.fetch_add(1, Ordering::SeqCst);
         let data: Bytes = self
@@ -389,8 +402,39 @@ impl Backend for Fake {
             .await?;
         match data.is_empty() {
             true => Ok(0),
-            false => self.write(to, to_offset, data, true).await.map(|copied| copied as u64),
+            false => self.write(to, to_offset, data, kill_suid).await.map(|copied| copied as u64),
         }
+    }
+
+    async fn set_lock(&self, file: &FakeFile, lock: FileLock, wait: LockWait<'_>) -> FsResult<()> {
+        self.locked(|_| Ok(())).await?;
+        file.owners.lock().push((lock.family, lock.owner));
+        self.locks.set(file.inode, lock, wait).await
+    }
+
+    async fn test_lock(&self, file: &FakeFile, lock: FileLock) -> FsResult<Option<FileLock>> {
+        self.locked(|_| Ok(self.locks.test(file.inode, &lock))).await
+    }
+
+    async fn unlock(
+        &self,
+        file: &FakeFile,
+        family: LockFamily,
+        owner: u64,
+        range: LockRange,
+    ) -> FsResult<()> {
+        self.locked(|_| {
+            self.locks.unlock(file.inode, family, owner, range);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn release_owner(&self, file: &FakeFile, owner: u64) -> FsResult<()> {
+        let own = (LockFamily::Record, owner);
+        file.owners.lock().retain(|other| *other != own);
+        self.locks.unlock(file.inode, LockFamily::Record, owner, LockRange::WHOLE);
+        Ok(())
     }
 
     fn flush(&self, _file: &FakeFile) -> impl Answer<()> {

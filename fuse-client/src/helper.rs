@@ -270,7 +270,9 @@ mod tests {
         let command = parse(&args(line)).unwrap().unwrap();
         assert_eq!(command.source, "m1:/vol1/bucket1");
         assert_eq!(command.mountpoint, Path::new("/mnt"));
-        assert!(command.verbose && !command.fake && command.options.flags.noatime);
+        assert!(command.verbose && !command.fake);
+        let access_times = command.options.flags.access_times;
+        assert_eq!(access_times.when, ozone_client::AccessTime::Never);
 
         let command = parse(&args("/v/b /mnt -sfo bogus,ro"));
         assert!(command.is_err(), "-o must stand alone, as mount(8) passes it");

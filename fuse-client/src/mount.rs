@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ozone_client::{Client, ClientConfig};
+use ozone_client::{AccessTime, AccessTimes, Client, ClientConfig};
 use ozone_platform::real_clock;
 use ozone_types::{ErrorCode, FsError};
 use parking_lot::Mutex;
@@ -109,6 +109,10 @@ impl MountConfig {
             subdirectory: self.subdirectory.clone(),
             mountpoint: mountpoint.display().to_string(),
             memory: self.client_memory(),
+            access_times: match self.flags.read_only {
+                true => AccessTimes { when: AccessTime::Never, directories: false },
+                false => self.flags.access_times,
+            },
             // The kernel keeps a read-only mount read-only, and can make it writable later.
             read_only: false,
             connect_timeout: self.connect_timeout,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ozone_client::{AccessTime, AccessTimes};
 use ozone_types::{BucketName, VolumeName};
 
 /// metad's port where an address has none.
@@ -116,14 +117,15 @@ pub fn size(text: &str) -> Result<u64, UsageError> {
     bytes.ok_or_else(|| UsageError(format!("'{text}' is no size: write 512M or 1G")))
 }
 
-/// Flags that the kernel enforces by itself.
+/// Flags of the mount. The kernel enforces them by itself, all but the access times, which are the
+/// client's to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelFlags {
     pub read_only: bool,
     pub nosuid: bool,
     pub nodev: bool,
     pub noexec: bool,
-    pub noatime: bool,
+    pub access_times: AccessTimes,
     pub sync: bool,
     pub dirsync: bool,
 }
@@ -152,7 +154,8 @@ pub enum Flag {
     NoSuid(bool),
     NoDev(bool),
     NoExec(bool),
-    NoAtime(bool),
+    AccessTime(AccessTime),
+    DirAccessTime(bool),
     Sync(bool),
     DirSync(bool),
 }
@@ -168,8 +171,13 @@ impl Flag {
             "dev" => Flag::NoDev(false),
             "noexec" => Flag::NoExec(true),
             "exec" => Flag::NoExec(false),
-            "noatime" => Flag::NoAtime(true),
-            "atime" => Flag::NoAtime(false),
+            "noatime" => Flag::AccessTime(AccessTime::Never),
+            "relatime" | "atime" | "norelatime" | "nostrictatime" => {
+                Flag::AccessTime(AccessTime::Relative)
+            }
+            "strictatime" => Flag::AccessTime(AccessTime::Always),
+            "diratime" => Flag::DirAccessTime(true),
+            "nodiratime" => Flag::DirAccessTime(false),
             "sync" => Flag::Sync(true),
             "async" => Flag::Sync(false),
             "dirsync" => Flag::DirSync(true),
@@ -183,15 +191,15 @@ impl Flag {
             Flag::NoSuid(on) => flags.nosuid = on,
             Flag::NoDev(on) => flags.nodev = on,
             Flag::NoExec(on) => flags.noexec = on,
-            Flag::NoAtime(on) => flags.noatime = on,
+            Flag::AccessTime(when) => flags.access_times.when = when,
+            Flag::DirAccessTime(on) => flags.access_times.directories = on,
             Flag::Sync(on) => flags.sync = on,
             Flag::DirSync(on) => flags.dirsync = on,
         }
     }
 }
 
-/// Options without effect here: about when and by whom to mount (fstab), about access times (which
-/// the servers keep), and what mount(8) copies out of /proc/mounts for a remount.
+/// Options without effect here: about when and by whom to mount (fstab), and what mount(8) copies out of /proc/mounts for a remount.
 const ACCEPTED: &[&str] = &[
     "defaults",
     "auto",
@@ -206,12 +214,6 @@ const ACCEPTED: &[&str] = &[
     "noowner",
     "group",
     "nogroup",
-    "relatime",
-    "norelatime",
-    "strictatime",
-    "nostrictatime",
-    "diratime",
-    "nodiratime",
     "lazytime",
     "nolazytime",
     "iversion",
@@ -382,11 +384,14 @@ mod tests {
             nosuid: true,
             nodev: true,
             noexec: true,
-            noatime: true,
+            access_times: AccessTimes { when: AccessTime::Always, directories: false },
             ..KernelFlags::default()
         };
         assert_eq!(options.flags, flags);
         assert!(!options.remount);
+        let when = |list| Options::parse(list, false).unwrap().flags.access_times.when;
+        assert_eq!(when("noatime"), AccessTime::Never);
+        assert_eq!(when("strictatime,relatime"), AccessTime::Relative);
     }
 
     #[test]

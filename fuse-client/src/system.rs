@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::geteuid;
+use ozone_client::{AccessTime, AccessTimes};
 
 use crate::options::KernelFlags;
 
@@ -49,12 +50,17 @@ impl MountEntry {
     pub fn flags(&self) -> KernelFlags {
         let mount = |name: &str| self.options.split(',').any(|option| option == name);
         let filesystem = |name: &str| self.super_options.split(',').any(|option| option == name);
+        let when = match () {
+            () if mount("noatime") => AccessTime::Never,
+            () if mount("relatime") => AccessTime::Relative,
+            () => AccessTime::Always,
+        };
         KernelFlags {
             read_only: mount("ro") || filesystem("ro"),
             nosuid: mount("nosuid"),
             nodev: mount("nodev"),
             noexec: mount("noexec"),
-            noatime: mount("noatime"),
+            access_times: AccessTimes { when, directories: !mount("nodiratime") },
             sync: filesystem("sync"),
             dirsync: filesystem("dirsync"),
         }
@@ -138,12 +144,16 @@ pub(crate) fn raise_read_ahead(device: &str) -> io::Result<()> {
 
 /// As mount(2) wants them.
 pub(crate) fn mount_flags(flags: KernelFlags) -> MsFlags {
+    let when = flags.access_times.when;
     let bits = [
         (flags.read_only, MsFlags::MS_RDONLY),
         (flags.nosuid, MsFlags::MS_NOSUID),
         (flags.nodev, MsFlags::MS_NODEV),
         (flags.noexec, MsFlags::MS_NOEXEC),
-        (flags.noatime, MsFlags::MS_NOATIME),
+        (when == AccessTime::Never, MsFlags::MS_NOATIME),
+        (when == AccessTime::Relative, MsFlags::MS_RELATIME),
+        (when == AccessTime::Always, MsFlags::MS_STRICTATIME),
+        (!flags.access_times.directories, MsFlags::MS_NODIRATIME),
         (flags.sync, MsFlags::MS_SYNCHRONOUS),
         (flags.dirsync, MsFlags::MS_DIRSYNC),
     ];

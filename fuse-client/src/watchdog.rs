@@ -29,15 +29,17 @@ pub enum Patience {
     Endless,
     /// The caller's death.
     UntilKilled,
-    /// Any signal that the caller would act on; lock waits are like that.
+    /// Any signal that the caller would act on; lock waits are like that, see [`signalled`].
     UntilSignal,
 }
 
 /// The signals of a thread, as masks of bits (signal − 1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signals {
-    /// Sent to the thread or to its process, and not yet taken.
-    pub pending: u64,
+    /// Sent to the thread, and not yet taken.
+    pub own: u64,
+    /// Sent to its process, and not yet taken by any thread.
+    pub shared: u64,
     pub blocked: u64,
     pub ignored: u64,
 }
@@ -50,7 +52,8 @@ impl Signals {
             u64::from_str_radix(line.trim(), 16).ok()
         };
         Some(Signals {
-            pending: mask("SigPnd:")? | mask("ShdPnd:")?,
+            own: mask("SigPnd:")?,
+            shared: mask("ShdPnd:")?,
             blocked: mask("SigBlk:")?,
             ignored: mask("SigIgn:")?,
         })
@@ -59,13 +62,46 @@ impl Signals {
     /// The kernel marks every fatal signal as SIGKILL on each thread, so this covers Ctrl-C on a
     /// program without a handler, too.
     pub fn killed(self) -> bool {
-        self.pending & SIGKILL != 0
+        (self.own | self.shared) & SIGKILL != 0
     }
 
-    /// Whether a pending signal would interrupt a wait that any signal may interrupt.
-    pub fn interrupted(self) -> bool {
-        self.killed() || self.pending & !self.blocked & !self.ignored != 0
+    /// The thread's own signals that it would act on.
+    fn for_thread(self) -> u64 {
+        self.own & !self.blocked & !self.ignored
     }
+
+    /// Those of its process that it would act on, unless another thread does.
+    fn for_process(self) -> u64 {
+        self.shared & !self.blocked & !self.ignored
+    }
+}
+
+/// Whether a signal would interrupt the thread in a wait that any signal may interrupt.
+///
+/// Of a process's signals that is certain for the first thread, which the kernel prefers, and for one
+/// that alone does not block them. For another one EINTR would be wrong: the kernel turns it into a
+/// restart of the system call, but only in a thread that it has chosen to take a signal.
+fn interrupted(tid: u32, status: &str, signals: Signals) -> bool {
+    if signals.killed() || signals.for_thread() != 0 {
+        return true;
+    }
+    let signals = signals.for_process();
+    let leader = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    let Some(leader) = leader.and_then(|id| id.trim().parse::<u32>().ok()) else { return false };
+    signals != 0 && (leader == tid || !others_take(tid, leader, signals))
+}
+
+/// Whether another thread of the process does not block one of these signals.
+fn others_take(tid: u32, leader: u32, signals: u64) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{leader}/task")) else { return true };
+    threads.flatten().any(|thread| {
+        if thread.file_name().to_str().is_some_and(|name| name == tid.to_string()) {
+            return false;
+        }
+        // One that has ended meanwhile takes nothing.
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        Signals::parse(&status).is_some_and(|of| signals & !of.blocked != 0)
+    })
 }
 
 /// Whether /proc/TID/stat shows a thread that is on its way out: its files are being closed, and
@@ -87,7 +123,20 @@ fn gives_up(tid: u32, patience: Patience) -> bool {
     match patience {
         Patience::Endless => false,
         Patience::UntilKilled => signals.killed(),
-        Patience::UntilSignal => signals.interrupted(),
+        Patience::UntilSignal => interrupted(tid, &status, signals),
+    }
+}
+
+/// Returns when the thread `tid` has a signal to act on; for what can be ended in better ways than by
+/// being dropped.
+pub async fn signalled(tid: u32) {
+    let mut pause = FIRST_LOOK;
+    loop {
+        tokio::time::sleep(pause).await;
+        if tid != 0 && gives_up(tid, Patience::UntilSignal) {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -138,15 +187,83 @@ mod tests {
     fn blocked_and_ignored_signals_do_not_interrupt() {
         let (int, usr1) = (1 << 1, 1 << 9);
         let of = |blocked, ignored| {
-            Signals::parse(&status(int, usr1, blocked, ignored)).unwrap().interrupted()
+            // As of the first thread of its process.
+            let status = format!("Tgid:\t9\n{}", status(int, usr1, blocked, ignored));
+            interrupted(9, &status, Signals::parse(&status).unwrap())
         };
         assert!(of(0, 0));
         assert!(of(int, 0), "USR1 is left");
         assert!(of(0, usr1), "INT is left");
         assert!(!of(int, usr1));
         assert!(!of(int | usr1, 0));
-        let kill = Signals { pending: SIGKILL, blocked: u64::MAX, ignored: u64::MAX };
-        assert!(kill.interrupted(), "nothing blocks SIGKILL");
+        let kill = Signals { own: SIGKILL, shared: 0, blocked: u64::MAX, ignored: u64::MAX };
+        assert!(interrupted(9, "", kill), "nothing blocks SIGKILL");
+    }
+
+    #[test]
+    fn a_process_signal_is_for_one_that_takes_it_for_sure() {
+        use nix::sys::signal::{SigSet, Signal};
+        let usr1 = 1 << 9;
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let mut mask = SigSet::empty();
+            mask.add(Signal::SIGUSR1);
+            mask.thread_block().unwrap();
+            tell.send(nix::unistd::gettid().as_raw() as u32).unwrap();
+            let _ = ended.recv();
+        });
+        let tid = told.recv().unwrap();
+        let process = std::process::id();
+        assert!(others_take(tid, process, usr1), "this one does");
+        let pending = Signals { own: 0, shared: usr1, blocked: 0, ignored: 0 };
+        let status = format!("Tgid:\t{process}\n");
+        assert!(interrupted(process, &status, pending), "the kernel prefers the first thread");
+        assert!(!interrupted(tid, &status, pending));
+        assert!(interrupted(tid, &status, Signals { own: usr1, ..pending }), "its own");
+        drop(end);
+        thread.join().unwrap();
+
+        // Alone in its process.
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let alone = child.id();
+        assert!(!others_take(alone, alone, usr1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_noticed_while_it_is_pending() {
+        use nix::sys::signal::{SigSet, Signal};
+        // Blocked signals stay pending, and interrupt only when they are not blocked any more.
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let mut mask = SigSet::empty();
+            mask.add(Signal::SIGWINCH);
+            mask.thread_block().unwrap();
+            let tid = nix::unistd::gettid();
+            // SAFETY: numbers.
+            unsafe {
+                libc::syscall(libc::SYS_tgkill, libc::getpid(), tid.as_raw(), libc::SIGWINCH)
+            };
+            tell.send(tid.as_raw() as u32).unwrap();
+            let _ = gone.recv();
+        });
+        let tid = told.await.unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap();
+        let signals = Signals::parse(&status).unwrap();
+        assert_ne!(signals.own, 0);
+        assert!(!gives_up(tid, Patience::UntilSignal));
+        assert!(interrupted(tid, &status, Signals { blocked: 0, ..signals }));
+        drop(go);
+        thread.join().unwrap();
+        // A zombie gives up.
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let wait = tokio::spawn(signalled(child.id()));
+        child.kill().unwrap();
+        wait.await.unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

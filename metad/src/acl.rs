@@ -183,4 +183,4 @@ impl Entries<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

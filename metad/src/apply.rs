@@ -238,7 +238,11 @@ fn run_entry(cx: &mut Change<'_, '_>, entry: &Entry) -> OpResult<EntryReply> {
         Some(Op::Rmdir(op)) => ops::rmdir(cx, op)?,
         Some(Op::Rename(op)) => ops::rename(cx, op)?,
         Some(Op::Setattr(op)) => ops::setattr(cx, op)?,
-        Some(Op::Write(op)) => ops::write(cx, op)?,
+        Some(Op::Write(op)) => {
+            let (attr, base) = ops::write(cx, op)?;
+            length = base;
+            attr
+        }
         Some(Op::SetXattr(op)) => ops::set_xattr(cx, op)?,
         Some(Op::RemoveXattr(op)) => ops::remove_xattr(cx, op)?,
         Some(Op::Punch(op)) => ops::punch(cx, op)?,
@@ -246,6 +250,10 @@ fn run_entry(cx: &mut Change<'_, '_>, entry: &Entry) -> OpResult<EntryReply> {
             let (attr, done) = ops::clone(cx, op)?;
             length = done;
             attr
+        }
+        Some(Op::Accessed(op)) => {
+            let attr = ops::accessed(cx, op)?;
+            return Ok(EntryReply { attr, ..EntryReply::default() });
         }
         Some(Op::ReleaseBlock(op)) => {
             ops::release_block(cx, op)?;

@@ -1,4 +1,4 @@
-//! What exists only while this node leads: sessions' streams, leases, pins, reservations, workers.
+//! What exists only while this node leads: sessions' streams, leases, pins, locks, reservations, workers.
 //! All of it begins empty (or from the tables) with a term and is dropped at its end.
 
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use crate::blocks::{Reports, Reservations, Topology};
 use crate::detach::to_the_end;
 use crate::gc::{self, Bells, Statuses};
 use crate::leases::Leases;
+use crate::locks::Locks;
 use crate::node::Node;
 use crate::ops;
 use crate::sessions::{Owner, SessionTable, Sessions};
@@ -27,6 +28,7 @@ pub struct Leader {
     pub term: u64,
     pub sessions: Arc<Sessions>,
     pub leases: Arc<Leases>,
+    pub locks: Locks,
     pub topology: Topology,
     pub reservations: Reservations,
     pub reports: Reports,
@@ -55,10 +57,12 @@ impl Leader {
         for &id in &ids {
             leases.begin_session(id);
         }
+        let locks = Locks::new(sessions.clone(), node.metrics.clone());
         let leader = Arc::new(Leader {
             term,
             sessions,
             leases,
+            locks,
             topology: Topology::new(containers, blockds),
             reservations: Reservations::default(),
             reports: Reports::default(),
@@ -87,7 +91,7 @@ impl Leader {
     }
 
     /// Ends a session for good: nothing of it is executed from here on; when that has committed its
-    /// leases and pins fall. Returns then. Error: NOT_LEADER.
+    /// leases, pins and locks fall. Returns then. Error: NOT_LEADER.
     pub async fn end_session(
         self: &Arc<Self>,
         node: &Arc<Node>,
@@ -113,6 +117,7 @@ impl Leader {
         tracing::info!(session = id.0, why, "session ended");
         node.metrics.sessions_ended.inc();
         self.leases.end_session(id);
+        self.locks.end_session(id);
         self.sessions.ended(id, why);
         self.bells.seal.ring();
         self.bells.purge.ring();

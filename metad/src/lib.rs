@@ -1,9 +1,9 @@
-//! The metadata daemon: volumes, buckets, names, inodes, extents, sessions and leases.
+//! The metadata daemon: volumes, buckets, names, inodes, extents, sessions, leases and locks.
 //!
 //! ```text
-//!   service ─▶ sessions, leases, blocks (the leader's memory)      gc (the leader's workers)
-//!      │                    │                                          │
-//!      ├── reads ──▶ ops ──▶ tables ◀── apply ◀── Raft ◀── proposals ──┘
+//!   service ─▶ sessions, leases, locks, blocks (the leader's memory)   gc (the leader's workers)
+//!      │                    │                                              │
+//!      ├── reads ──▶ ops ──▶ tables ◀── apply ◀── Raft ◀── proposals ──────┘
 //!      └── changes: one proposal ─────────────────────▲
 //! ```
 //!
@@ -22,6 +22,7 @@ mod gc;
 mod identity;
 mod leader;
 mod leases;
+mod locks;
 mod metrics;
 mod node;
 pub mod ops;

@@ -40,6 +40,9 @@ pub struct Metrics {
     pub recalls_flush: Counter,
     pub recalls_revoke: Counter,
     pub sessions_ended: Counter,
+    pub lock_waits: Counter,
+    pub lock_grants: Counter,
+    pub lock_deadlocks: Counter,
     pub blocks_sealed: Counter,
     pub work_done: Family<WorkerLabel, Counter>,
     pub work_failed: Family<WorkerLabel, Counter>,
@@ -61,6 +64,9 @@ impl Metrics {
             recalls_flush: Counter::default(),
             recalls_revoke: Counter::default(),
             sessions_ended: Counter::default(),
+            lock_waits: Counter::default(),
+            lock_grants: Counter::default(),
+            lock_deadlocks: Counter::default(),
             blocks_sealed: Counter::default(),
             work_done: Family::default(),
             work_failed: Family::default(),
@@ -74,6 +80,9 @@ impl Metrics {
         r.register("recalls_flush", "Recalls asking to commit", m.recalls_flush.clone());
         r.register("recalls_revoke", "Recalls of leases", m.recalls_revoke.clone());
         r.register("sessions_ended", "Sessions that have ended", m.sessions_ended.clone());
+        r.register("lock_waits", "Locks that were waited for", m.lock_waits.clone());
+        r.register("lock_grants", "Waits that ended with the lock", m.lock_grants.clone());
+        r.register("lock_deadlocks", "Waits refused as deadlocks", m.lock_deadlocks.clone());
         r.register("blocks_sealed", "Blocks sealed by promises", m.blocks_sealed.clone());
         r.register("work_done", "Things done by a background worker", m.work_done.clone());
         r.register("work_failed", "Steps of a worker that failed", m.work_failed.clone());
@@ -121,6 +130,9 @@ impl Collector for Gauges {
             )?;
             gauge("pins", "Inodes held open, per session", pins)?;
             gauge("recalls_outstanding", "Recalls not answered", recalls)?;
+            let (locks, waiters) = leader.locks.totals();
+            gauge("locks_held", "File locks held, ranges counted each", locks)?;
+            gauge("lock_waiters", "Requests that wait for a lock", waiters)?;
         }
         Ok(())
     }

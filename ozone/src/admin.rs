@@ -96,8 +96,8 @@ fn metad_lines(out: &mut String, m: &StatusReply, problems: &mut Vec<String>) {
         let state = if s.connected { "" } else { "  (not connected)" };
         let _ = writeln!(
             out,
-            "  session {:<6} {}:{} pid {}  open {}  leases {}{state}",
-            s.id, s.host, s.mountpoint, s.pid, s.opens, s.leases
+            "  session {:<6} {}:{} pid {}  open {}  leases {}  locks {}{state}",
+            s.id, s.host, s.mountpoint, s.pid, s.opens, s.leases, s.locks
         );
     }
 }

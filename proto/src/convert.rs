@@ -155,6 +155,63 @@ impl TryFrom<metad::Attr> for t::Attr {
     }
 }
 
+impl metad::FileLock {
+    /// `kind`: `None` removes.
+    pub fn new(
+        inode: t::InodeId,
+        lock: &t::lock::FileLock,
+        kind: Option<t::lock::LockKind>,
+    ) -> Self {
+        use t::lock::{LockFamily, LockKind};
+        let family = match lock.family {
+            LockFamily::Record => metad::LockFamily::LockRecord,
+            LockFamily::Flock => metad::LockFamily::LockFlock,
+        };
+        let kind = match kind {
+            None => metad::LockKind::LockUnlocked,
+            Some(LockKind::Shared) => metad::LockKind::LockShared,
+            Some(LockKind::Exclusive) => metad::LockKind::LockExclusive,
+        };
+        metad::FileLock {
+            inode: inode.0,
+            family: family as i32,
+            kind: kind as i32,
+            start: lock.range.start,
+            end: lock.range.end,
+            owner: lock.owner,
+            pid: lock.pid,
+            process: lock.process,
+        }
+    }
+
+    /// The lock, of kind `Shared` where it removes, and what becomes of its range. Error: PROTOCOL_ERROR
+    /// for a range that is none, or an unknown kind or family.
+    pub fn decode(&self) -> FsResult<(t::lock::FileLock, Option<t::lock::LockKind>)> {
+        use t::lock::{FileLock, LockFamily, LockKind, LockRange};
+        let family = match metad::LockFamily::try_from(self.family) {
+            Ok(metad::LockFamily::LockRecord) => LockFamily::Record,
+            Ok(metad::LockFamily::LockFlock) => LockFamily::Flock,
+            Err(_) => return Err(protocol("family of lock")),
+        };
+        let kind = match metad::LockKind::try_from(self.kind) {
+            Ok(metad::LockKind::LockUnlocked) => None,
+            Ok(metad::LockKind::LockShared) => Some(LockKind::Shared),
+            Ok(metad::LockKind::LockExclusive) => Some(LockKind::Exclusive),
+            Err(_) => return Err(protocol("kind of lock")),
+        };
+        let range = LockRange::new(self.start, self.end).ok_or_else(|| protocol("lock range"))?;
+        let lock = FileLock {
+            family,
+            kind: kind.unwrap_or(LockKind::Shared),
+            range,
+            owner: self.owner,
+            pid: self.pid,
+            process: self.process,
+        };
+        Ok((lock, kind))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

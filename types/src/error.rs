@@ -73,6 +73,7 @@ mod e {
     pub const ERANGE: i32 = 34;
     pub const EDEADLK: i32 = 35;
     pub const ENAMETOOLONG: i32 = 36;
+    pub const ENOLCK: i32 = 37;
     pub const ENOSYS: i32 = 38;
     pub const ENOTEMPTY: i32 = 39;
     pub const ELOOP: i32 = 40;
@@ -112,6 +113,8 @@ errors! {
     Deadlock = 23, e::EDEADLK, Final, "DEADLOCK";
     /// A lock is held by somebody else and the caller did not want to wait.
     WouldBlock = 24, e::EAGAIN, Final, "WOULD_BLOCK";
+    /// The session holds as many locks as it may.
+    NoLocks = 25, e::ENOLCK, Final, "TOO_MANY_LOCKS";
     // Space.
     NoSpace = 30, e::ENOSPC, Final, "NO_SPACE";
     Quota = 31, e::EDQUOT, Final, "QUOTA_EXCEEDED";

@@ -7,6 +7,7 @@ pub mod attr;
 pub mod error;
 pub mod ids;
 pub mod limits;
+pub mod lock;
 pub mod name;
 pub mod replication;
 

@@ -8,6 +8,10 @@ pub const SYMLINK_MAX: usize = 4095;
 pub const LINK_MAX: u32 = 1_000_000;
 /// Largest file size: what loff_t can address.
 pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
+/// The last byte that a lock can reach (Linux's OFFSET_MAX).
+pub const LOCK_END: u64 = i64::MAX as u64;
+/// Locks that one session may hold; more are refused with TOO_MANY_LOCKS.
+pub const SESSION_LOCKS_MAX: usize = 262_144;
 /// Bytes of an extended attribute's value (Linux's XATTR_SIZE_MAX).
 pub const XATTR_SIZE_MAX: usize = 65536;
 /// Bytes of an extended attribute's name.

@@ -84,6 +84,11 @@ impl Tables {
         !self.dirty_blocks.is_empty() || !self.dirty_containers.is_empty()
     }
 
+    /// Whether bytes that wait for a checkpoint take less than `memory`.
+    pub fn has_room(&self, memory: u64) -> bool {
+        self.recent_bytes + self.frozen_bytes < memory
+    }
+
     /// Takes in a durable change. The block must have been loaded.
     pub fn apply(&mut self, change: Change) -> Result<(), Contradiction> {
         let id = match &change {

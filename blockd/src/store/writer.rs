@@ -86,15 +86,14 @@ impl Writer {
     }
 
     fn has_room(&self) -> bool {
-        let tables = self.shared.tables.lock();
-        tables.recent_bytes + tables.frozen_bytes < self.shared.options.memory
+        self.shared.tables.lock().has_room(self.shared.options.memory)
     }
 
     /// Small appends live in memory until a checkpoint; it has to keep up.
     fn wait_for_room(&self) {
         let shared = &self.shared;
         let mut tables = shared.tables.lock();
-        while tables.recent_bytes + tables.frozen_bytes >= shared.options.memory
+        while !tables.has_room(shared.options.memory)
             && shared.failed.get().is_none()
             && !shared.space.get().full
         {

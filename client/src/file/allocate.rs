@@ -44,6 +44,7 @@ pub async fn allocate(
         Allocate::Zero { keep_size: false } => (length, end),
     };
     pin(core, &open.file, true, false).await?;
+    open.check()?;
     let punch = Punch {
         inode: open.inode().0,
         offset: range.start,

@@ -36,6 +36,10 @@ enum Effect {
     Clone {
         to: u64,
     },
+    /// So many bytes come where the reply says the end was.
+    Append {
+        length: u64,
+    },
 }
 
 impl Effect {
@@ -47,6 +51,7 @@ impl Effect {
                 size: op.size,
             },
             Some(Op::Clone(op)) => Effect::Clone { to: op.to_offset },
+            Some(Op::Write(op)) if op.append => Effect::Append { length: op.size },
             _ => Effect::None,
         }
     }
@@ -61,6 +66,10 @@ impl Change {
 
     pub fn entry(&self) -> &Entry {
         &self.entry
+    }
+
+    pub fn appends(&self) -> bool {
+        matches!(self.effect, Effect::Append { .. })
     }
 
     /// Bytes of its entry in a batch.
@@ -89,12 +98,9 @@ impl Change {
                 }
                 state.size = state.size.map(|known| known.max(size));
             }
-            Effect::Clone { to } => {
-                let range = to..to.saturating_add(reply.length);
-                state.extents.unlearn(&range);
-                if !range.is_empty() {
-                    state.size = state.size.map(|known| known.max(range.end));
-                }
+            Effect::Clone { to } => state.came(to..to.saturating_add(reply.length)),
+            Effect::Append { length } => {
+                state.came(reply.length..reply.length.saturating_add(length));
             }
         }
         // Its caller may have been killed.
@@ -105,6 +111,16 @@ impl Change {
     pub fn failed(self, error: FsError) {
         // Its caller may have been killed.
         let _ = self.done.send(Err(error));
+    }
+}
+
+impl State {
+    /// Bytes that are not known here were committed in `range`.
+    fn came(&mut self, range: Range<u64>) {
+        self.extents.unlearn(&range);
+        if !range.is_empty() {
+            self.size = self.size.map(|known| known.max(range.end));
+        }
     }
 }
 

@@ -16,11 +16,10 @@ use crate::core::Core;
 /// are copied an error only ends the copy.
 pub async fn copy_range(
     core: &Arc<Core>,
-    from: &OpenFile,
-    from_offset: u64,
-    to: &OpenFile,
-    to_offset: u64,
+    (from, from_offset): (&OpenFile, u64),
+    (to, to_offset): (&OpenFile, u64),
     len: u64,
+    kill_suid: bool,
 ) -> FsResult<u64> {
     if !from.mode.read || !to.mode.write {
         return Err(ErrorCode::BadHandle.into());
@@ -41,8 +40,7 @@ pub async fn copy_range(
             to: to.inode().0,
             to_offset: to_offset + done,
             length: len - done,
-            // Nobody tells on whose behalf, so what a privileged one may keep goes as well.
-            kill_suid_sgid: true,
+            kill_suid_sgid: kill_suid,
         };
         match core.change_behind(&to.file, Op::Clone(clone)).await {
             Ok(reply) if reply.length == 0 => break,

@@ -1,10 +1,12 @@
 //! Open files, and what happens when the last one closes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ozone_proto::metad::{LeaseKind, ReleaseRequest};
+use ozone_types::lock::LockFamily;
 use ozone_types::{FsResult, InodeId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -15,6 +17,7 @@ use super::{File, State};
 use crate::api::OpenMode;
 use crate::calls::call;
 use crate::core::Core;
+use crate::locks;
 
 /// Closed files gather for so long before metad is told: many programs reopen at once.
 const LINGER: Duration = Duration::from_millis(100);
@@ -31,6 +34,10 @@ pub struct OpenFile {
     pub(crate) ahead: Mutex<Readahead>,
     keep_cache: bool,
     released: AtomicBool,
+    /// How many there were when it was opened.
+    fences: u64,
+    /// Who has taken locks through it; processes until they close.
+    owners: Mutex<HashSet<(LockFamily, u64)>>,
 }
 
 impl OpenFile {
@@ -39,7 +46,8 @@ impl OpenFile {
         let file = held.disarm();
         let seen = Mutex::new(file.state.lock().errors.count);
         let (ahead, released) = (Mutex::default(), AtomicBool::new(false));
-        OpenFile { core, file, mode, seen, ahead, keep_cache, released }
+        let (fences, owners) = (file.fences(), Mutex::default());
+        OpenFile { core, file, mode, seen, ahead, keep_cache, released, fences, owners }
     }
 
     pub fn inode(&self) -> InodeId {
@@ -60,8 +68,26 @@ impl OpenFile {
         self.keep_cache
     }
 
+    /// IO_ERROR from when a session has ended with a lock on the file: its holder must not go on as if
+    /// nobody else had it.
+    pub(crate) fn check(&self) -> FsResult<()> {
+        match self.file.fences() == self.fences {
+            true => Ok(()),
+            false => Err(locks::lost()),
+        }
+    }
+
+    pub(crate) fn remember_owner(&self, family: LockFamily, owner: u64) {
+        self.owners.lock().insert((family, owner));
+    }
+
+    pub(crate) fn forget_owner(&self, family: LockFamily, owner: u64) {
+        self.owners.lock().remove(&(family, owner));
+    }
+
     /// A loss that this handle has not reported yet.
     pub(crate) fn new_error(&self) -> FsResult<()> {
+        self.check()?;
         match self.file.state.lock().errors.since(&mut self.seen.lock()) {
             Some(error) => Err(error),
             None => Ok(()),
@@ -71,6 +97,9 @@ impl OpenFile {
     /// Ends the use. Returns at once.
     pub(crate) fn release(&self) {
         if !self.released.swap(true, Ordering::AcqRel) {
+            for (family, owner) in std::mem::take(&mut *self.owners.lock()) {
+                self.core.drop_locks(self.inode(), family, owner);
+            }
             let_go(&self.core, &self.file, self.mode.write);
         }
     }

@@ -9,7 +9,9 @@
 //! Steps commit in order, so a file's data survives as a prefix of its writes; changes of the
 //! inode's attributes and names are steps too while data is dirty.
 
+pub mod accessed;
 pub mod allocate;
+pub mod append;
 pub mod change;
 pub mod copy;
 pub mod dirty;
@@ -28,6 +30,7 @@ pub mod write;
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use ozone_proto::metad::{Lease, LeaseKind, OpenInode};
@@ -36,6 +39,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::blocks::slot::Slot;
+use accessed::Times;
 use dirty::Dirty;
 use extents::Extents;
 use pipeline::Step;
@@ -52,6 +56,8 @@ pub struct File {
     pub opening: Arc<tokio::sync::Mutex<()>>,
     /// Told whenever a step is done.
     pub done: Notify,
+    /// Counts sessions that have ended with a lock on the file.
+    fences: AtomicU64,
 }
 
 /// What metad has pinned for us.
@@ -92,6 +98,10 @@ pub struct State {
     /// Whether the flusher has this file in its list.
     pub listed: bool,
     pub errors: Errors,
+    /// The times as far as they are known here, while the inode is open.
+    pub times: Option<Times>,
+    /// The last read that metad has not been told of; the file is then in `Core::accessed`.
+    pub accessed: Option<Timestamp>,
     /// Bytes written one after the other, to tell streams; and where the next would be.
     pub streamed: u64,
     pub stream_end: u64,
@@ -150,6 +160,11 @@ impl State {
         self.open.is_some() || !self.steps.is_empty()
     }
 
+    /// Whether bytes are on their way to an end of the file that is not known yet.
+    pub fn appends(&self) -> bool {
+        self.steps.iter().any(Step::appends)
+    }
+
     /// The furthest end of uncommitted data.
     pub fn dirty_end(&self) -> u64 {
         let steps = self.steps.iter().filter_map(Step::data).map(|d| d.end);
@@ -178,6 +193,7 @@ impl State {
             attr.mtime = mtime;
             attr.ctime = attr.ctime.max(mtime);
         }
+        self.lay_access_over(attr);
     }
 }
 
@@ -189,7 +205,22 @@ fn kill_suid_sgid(mode: u32) -> u32 {
 
 impl File {
     fn new(inode: InodeId) -> Self {
-        File { inode, state: Mutex::default(), opening: Arc::default(), done: Notify::new() }
+        File {
+            inode,
+            state: Mutex::default(),
+            opening: Arc::default(),
+            done: Notify::new(),
+            fences: AtomicU64::new(0),
+        }
+    }
+
+    /// Whoever has the file open now is refused from now on.
+    pub fn fence(&self) {
+        self.fences.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn fences(&self) -> u64 {
+        self.fences.load(Ordering::Acquire)
     }
 }
 
@@ -228,7 +259,8 @@ impl Files {
         let mut map = self.map.lock();
         let state = file.state.lock();
         let ours = map.get(&file.inode).is_some_and(|f| Arc::ptr_eq(f, file));
-        if ours && state.handles == 0 && state.pin.is_none() && !state.is_dirty() && !state.listed {
+        let listed = state.listed || state.accessed.is_some();
+        if ours && state.handles == 0 && state.pin.is_none() && !state.is_dirty() && !listed {
             map.remove(&file.inode);
         }
     }

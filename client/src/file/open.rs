@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ozone_proto::metad::{ExtentsReply, LeaseKind, OpenReply, OpenRequest};
 use ozone_types::{Attr, ErrorCode, FsError, FsResult, InodeId};
 
+use super::accessed;
 use super::extents::Extent;
 use super::handle::{Held, OpenDir, OpenFile};
 use super::{File, Pin, State};
@@ -33,6 +34,9 @@ pub async fn open(core: &Arc<Core>, inode: InodeId, mode: OpenMode) -> FsResult<
         let same = core.files.closed_version(inode).is_some_and(|v| v == state.version);
         leased && (before == Some(state.revokes) || same)
     };
+    if keep_cache && mode.read && !mode.noatime {
+        accessed::note(core, held.file(), false);
+    }
     Ok(OpenFile::new(core.clone(), held, mode, keep_cache))
 }
 
@@ -101,6 +105,7 @@ async fn open_once(core: &Arc<Core>, file: &Arc<File>, write: bool, last: bool) 
         return Ok(false);
     }
     state.version = state.version.max(attr.version);
+    state.saw(&attr);
     state.forget();
     state.set_lease(if missed || stale { None } else { reply.lease });
     if state.lease_kind() != LeaseKind::LeaseNone {

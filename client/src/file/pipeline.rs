@@ -24,7 +24,7 @@ const COMMIT_BYTES: u64 = 16 << 20;
 /// A file that has been written so far in sequence gets blocks of its own.
 const STREAM_AFTER: u64 = 4 << 20;
 /// metad knows of a seal before this client does: time for the news to arrive.
-const REWRITE_PAUSE: Duration = Duration::from_millis(20);
+pub const REWRITE_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of an extent in a batch, at most.
 const EXTENT_WIRE: usize = 64;
 
@@ -73,6 +73,11 @@ impl Step {
             What::Data(data) => matches!(data.stage, Stage::Durable { .. }),
             What::Change(_) => true,
         }
+    }
+
+    /// Whether it lays bytes at the file's end.
+    pub fn appends(&self) -> bool {
+        matches!(&self.what, What::Change(change) if change.appends())
     }
 
     fn waiting(&self) -> bool {
@@ -182,6 +187,7 @@ impl Merged {
             size: self.end,
             mtime: Some(self.mtime.into()),
             kill_suid_sgid: self.kill_suid,
+            append: false,
         };
         Entry { time: Some(self.mtime.into()), op: Some(entry::Op::Write(write)) }
     }
@@ -292,7 +298,7 @@ fn appended(core: &Arc<Core>, file: &Arc<File>, step: u64, placed: FsResult<Vec<
 }
 
 /// The extents of `runs`, whose bytes lie in `places` one after the other.
-fn place(runs: &[Run], places: &[Placed]) -> Vec<Extent> {
+pub fn place(runs: &[Run], places: &[Placed]) -> Vec<Extent> {
     let mut extents: Vec<Extent> = Vec::new();
     let mut places = places.iter();
     let mut here = places.next().cloned();
@@ -324,15 +330,17 @@ async fn committed(core: &Arc<Core>, file: &Arc<File>, ends: &[u64], answer: Bat
     let last = ends.last().copied().unwrap_or(0);
     match answer {
         Ok(replies) => succeeded(core, file, ends, replies),
-        Err(BatchError { error, entry: Some(_) }) if sealed_short(&error) => {
-            tracing::warn!(inode = %file.inode, %error, "writing data to another block");
-            core.metrics.rewrites.inc();
-            tokio::time::sleep(REWRITE_PAUSE).await;
-            rewrite(core, file, last);
-        }
         Err(BatchError { error, entry: Some(entry) }) => {
             let at = ends.get(entry).copied().unwrap_or(last);
-            refused(core, file, at, error);
+            match sealed_short(&error) && !is_change(file, at) {
+                true => {
+                    tracing::warn!(inode = %file.inode, %error, "writing data to another block");
+                    core.metrics.rewrites.inc();
+                    tokio::time::sleep(REWRITE_PAUSE).await;
+                    rewrite(core, file, last);
+                }
+                false => refused(core, file, at, error),
+            }
         }
         Err(BatchError { error, entry: None }) => broken(core, file, last, error),
     }
@@ -341,8 +349,13 @@ async fn committed(core: &Arc<Core>, file: &Arc<File>, ends: &[u64], answer: Bat
     super::handle::settle(core, file);
 }
 
+fn is_change(file: &File, step: u64) -> bool {
+    let state = file.state.lock();
+    state.steps.iter().any(|s| s.id == step && s.data().is_none())
+}
+
 /// Whether a block was sealed short of bytes that were acknowledged: they are sent again.
-fn sealed_short(error: &FsError) -> bool {
+pub fn sealed_short(error: &FsError) -> bool {
     matches!(
         error.code(),
         ErrorCode::BlockSealed | ErrorCode::ContainerClosed | ErrorCode::BlockNotFound

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use ozone_proto::metad::{ExtentsReply, ExtentsRequest, LeaseKind};
+use ozone_proto::metad::{ExtentsRequest, LeaseKind};
 use ozone_types::{Attr, ErrorCode, FsError, FsResult};
 
-use super::extents::Extents;
+use super::accessed;
+use super::extents::{Extent, Extents};
 use super::handle::OpenFile;
 use super::open::{learn_page, pin};
 use super::plan::{Piece, Plan};
@@ -18,7 +19,7 @@ use crate::calls::call;
 use crate::core::Core;
 
 /// Extents asked for at a time.
-const PAGE: u32 = 1024;
+pub(super) const PAGE: u32 = 1024;
 /// Times that a map is asked for anew because a block in it is gone.
 const STALE_MAPS: u32 = 5;
 /// Zeros for holes.
@@ -40,6 +41,7 @@ pub async fn read(
     loop {
         pin(core, &open.file, false, false).await?;
         core.session.wait_valid().await;
+        open.check()?;
         let (pieces, range) = plan(core, &open.file, &wanted).await?;
         let (stream, ahead) = match range.is_empty() {
             true => (false, None),
@@ -55,7 +57,13 @@ pub async fn read(
                 stale += 1;
                 open.file.state.lock().forget();
             }
-            other => return other,
+            Ok(bytes) => {
+                if !open.mode.noatime {
+                    accessed::note(core, &open.file, false);
+                }
+                return Ok(bytes);
+            }
+            Err(err) => return Err(err),
         }
     }
 }
@@ -128,27 +136,40 @@ async fn fetch_map(
 ) -> FsResult<Attr> {
     let mut from = wanted.start;
     loop {
-        let reply: ExtentsReply = call(&core.session, |live| {
-            let request = ExtentsRequest {
-                session: live.id,
-                bucket: core.bucket().0,
-                inode: file.inode.0,
-                offset: from,
-                max: PAGE,
-            };
-            async move { core.metad.extents(request).await }
-        })
-        .await?;
-        let (known, extents) = learn_page(core, &reply, from)?;
-        from = known.end;
-        map.learn(known, &extents);
+        let page = fetch_page(core, file, from, PAGE).await?;
+        from = page.known.end;
+        map.learn(page.known, &page.extents);
         if from >= wanted.end {
-            let attr = reply
-                .attr
-                .ok_or_else(|| FsError::with(ErrorCode::Protocol, "extents without attributes"))?;
-            return attr.try_into();
+            return Ok(page.attr);
         }
     }
+}
+
+/// A part of a file's committed map.
+pub(super) struct Page {
+    /// The range that it describes.
+    pub known: Range<u64>,
+    /// All extents in it.
+    pub extents: Vec<Extent>,
+    pub attr: Attr,
+}
+
+/// Asks metad for up to `max` extents from `from` on. Their blocks' places are remembered.
+pub(super) async fn fetch_page(
+    core: &Arc<Core>,
+    file: &File,
+    from: u64,
+    max: u32,
+) -> FsResult<Page> {
+    let reply = call(&core.session, |live| {
+        let (session, bucket, inode) = (live.id, core.bucket().0, file.inode.0);
+        let request = ExtentsRequest { session, bucket, inode, offset: from, max };
+        async move { core.metad.extents(request).await }
+    });
+    let reply = reply.await?;
+    let (known, extents) = learn_page(core, &reply, from)?;
+    let missing = || FsError::with(ErrorCode::Protocol, "extents without attributes");
+    Ok(Page { known, extents, attr: reply.attr.ok_or_else(missing)?.try_into()? })
 }
 
 /// Fetches the pieces, several at a time.

@@ -2,20 +2,17 @@
 
 use std::sync::Arc;
 
-use ozone_proto::metad::{ExtentsRequest, LeaseKind};
-use ozone_types::{Attr, ErrorCode, FsError, FsResult};
+use ozone_proto::metad::LeaseKind;
+use ozone_types::{ErrorCode, FsResult};
 
 use super::extents::Extent;
 use super::handle::OpenFile;
-use super::open::{learn_page, pin};
+use super::open::pin;
 use super::pipeline::store;
+use super::read::{PAGE, fetch_page};
 use super::{File, State};
 use crate::api::Seek;
-use crate::calls::call;
 use crate::core::Core;
-
-/// Extents asked for at a time, when the end of data is looked for: it may have many.
-const PAGE: u32 = 1024;
 
 /// The first byte from `offset` on that is data, or in a hole; the file's end is a hole. What is
 /// dirty here is stored before. Errors: NO_SUCH_OFFSET at and behind the end, or where no data
@@ -25,6 +22,7 @@ pub async fn seek(core: &Arc<Core>, open: &OpenFile, offset: u64, what: Seek) ->
     pin(core, file, false, false).await?;
     store(core, file).await?;
     core.session.wait_valid().await;
+    open.check()?;
     if let Some(answer) = look(&file.state.lock(), offset, what) {
         return answer;
     }
@@ -90,27 +88,20 @@ fn look(state: &State, offset: u64, what: Seek) -> Option<FsResult<u64>> {
 async fn ask(core: &Arc<Core>, file: &File, offset: u64, what: Seek) -> FsResult<u64> {
     let max = match what {
         Seek::Data => 1,
+        // The data may have many extents.
         Seek::Hole => PAGE,
     };
     let mut search = Search { what, at: offset };
     loop {
         let at = search.at;
-        let page = call(&core.session, |live| {
-            let (session, bucket) = (live.id, core.bucket().0);
-            let inode = file.inode.0;
-            let request = ExtentsRequest { session, bucket, inode, offset: at, max };
-            async move { core.metad.extents(request).await }
-        })
-        .await?;
-        let missing = || FsError::with(ErrorCode::Protocol, "extents without attributes");
-        let attr: Attr = page.attr.ok_or_else(missing)?.try_into()?;
-        if offset >= attr.size {
+        let page = fetch_page(core, file, at, max).await?;
+        let size = page.attr.size;
+        if offset >= size {
             return Err(ErrorCode::NoSuchOffset.into());
         }
-        let (known, extents) = learn_page(core, &page, at)?;
-        let found = search.through(&extents, known.end);
-        if found.is_some() || search.at >= attr.size || search.at == at {
-            return answer(what, found, attr.size);
+        let found = search.through(&page.extents, page.known.end);
+        if found.is_some() || search.at >= size || search.at == at {
+            return answer(what, found, size);
         }
     }
 }

@@ -8,6 +8,7 @@ use ozone_types::limits::FILE_SIZE_MAX;
 use ozone_types::{ErrorCode, FsError, FsResult};
 use tokio::time::Instant;
 
+use super::append::append;
 use super::dirty::SEGMENT_COST;
 use super::handle::OpenFile;
 use super::open::pin;
@@ -30,7 +31,7 @@ const NEW_SEGMENTS: u64 = 2;
 #[derive(Clone, Copy)]
 pub enum Place {
     At(u64),
-    /// The end of the file at the moment of the write.
+    /// The end of the file at the moment of the write, as O_APPEND has it.
     End,
 }
 
@@ -53,8 +54,8 @@ pub async fn write(
         let part = rest.split_to(rest.len().min(most));
         let at = match (place, first) {
             (Place::At(offset), None) => Place::At(offset),
-            (Place::End, None) => Place::End,
-            (_, Some((at, len))) => Place::At(at + len),
+            (Place::At(_), Some((at, len))) => Place::At(at + len),
+            (Place::End, _) => Place::End,
         };
         let (len, at) = (part.len() as u64, write_part(core, open, at, part, kill_suid).await?);
         let (start, sum) = first.map_or((at, len), |(start, sum)| (start, sum + len));
@@ -80,8 +81,10 @@ async fn write_part(
     loop {
         pin(core, file, true, false).await?;
         core.session.wait_valid().await;
+        open.check()?;
         match buffer(core, file, place, true_end, &data, kill_suid, &mut reservation)? {
             Buffered::NeedsEnd => true_end = Some(core.getattr(file.inode).await?.size),
+            Buffered::Shared => return append(core, file, data, kill_suid).await,
             Buffered::Behind(offset) => return Ok(offset),
             // Without a lease the write is stored before it is answered.
             Buffered::Through(offset) => return sync(core, open).await.map(|()| offset),
@@ -91,8 +94,10 @@ async fn write_part(
 
 /// What became of a write's bytes.
 enum Buffered {
-    /// Nothing yet: without a lease, the end of the file must be asked for first.
+    /// Nothing yet: the end of the file must be asked for first.
     NeedsEnd,
+    /// Nothing yet: only metad can say where the end of the file is.
+    Shared,
     /// They are written behind.
     Behind(u64),
     /// They are dirty, and must be stored before the write is answered.
@@ -114,10 +119,12 @@ fn buffer(
     let leased = state.lease_kind() == LeaseKind::LeaseWrite;
     let offset = match place {
         Place::At(offset) => offset,
-        Place::End => match (leased, state.size, true_end) {
-            (true, Some(size), _) => size,
-            (_, _, Some(end)) => state.dirty_end().max(end),
-            (_, _, None) => return Ok(Buffered::NeedsEnd),
+        // Behind what is on its way to metad's end of the file, ours is not known either.
+        Place::End if !leased || state.appends() => return Ok(Buffered::Shared),
+        Place::End => match (state.size, true_end) {
+            (Some(size), _) => size,
+            (None, Some(end)) => state.dirty_end().max(end),
+            (None, None) => return Ok(Buffered::NeedsEnd),
         },
     };
     let end = offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX);
@@ -158,8 +165,12 @@ fn take(core: &Core, state: &mut State, offset: u64, data: Bytes, kill_suid: boo
     let dirty = state.open.get_or_insert_default();
     let before = dirty.cost();
     dirty.write(offset, data);
-    dirty.mtime = core.clock.wall();
+    let mtime = core.clock.wall();
+    dirty.mtime = mtime;
     dirty.kill_suid |= kill_suid;
+    if let Some(times) = &mut state.times {
+        times.changed = times.changed.max(mtime);
+    }
     let after = dirty.cost();
     core.budget.release(before.saturating_sub(after));
     after.saturating_sub(before)

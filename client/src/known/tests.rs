@@ -56,7 +56,7 @@ fn found(known: &Known, name: &str) -> Option<u64> {
 
 fn held() -> Known {
     let known = Known::default();
-    known.granted(1);
+    known.granted(known.asking(), 1);
     known
 }
 
@@ -66,14 +66,14 @@ fn nothing_is_known_without_the_lease() {
     known.learn_name(known.reading(), ROOT, b"a", Some(&attr(5, 1)));
     make(&known, &create("b", 6), &reply(6, 1));
     assert_eq!((found(&known, "a"), found(&known, "b")), (None, None));
-    known.granted(1);
+    known.granted(known.asking(), 1);
     known.learn_name(known.reading(), ROOT, b"a", Some(&attr(5, 1)));
     assert_eq!(found(&known, "a"), Some(5));
     known.recalled(1);
     assert_eq!((found(&known, "a"), known.attr(InodeId(5))), (None, None));
-    known.granted(1);
+    known.granted(known.asking(), 1);
     assert!(!known.is_held(), "a grant that was on its way when it was recalled");
-    known.granted(2);
+    known.granted(known.asking(), 2);
     assert!(known.is_held() && found(&known, "a").is_none());
 }
 
@@ -198,7 +198,7 @@ fn a_change_of_an_earlier_grant_says_nothing() {
     let entries = create("a", 5);
     let changing = known.begin(&entries);
     known.recalled(1);
-    known.granted(2);
+    known.granted(known.asking(), 2);
     known.done(changing, &entries, &reply(5, 1));
     assert_eq!(found(&known, "a"), None);
 }

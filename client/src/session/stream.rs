@@ -14,6 +14,7 @@ use tokio_stream::StreamExt;
 use super::{Live, SessionLock};
 use crate::calls::{Backoff, repeatable};
 use crate::core::Core;
+use crate::locks::Attached;
 use crate::metad::SessionStream;
 
 const PROTOCOL_VERSION: u32 = 1;
@@ -132,7 +133,8 @@ impl Keeper {
             dir.forget(&cluster, &dead);
         }
         self.welcomed(&welcome, sent);
-        (self.serve(&mut stream, &welcome).await, true)
+        let locks = self.core.attach_locks(self.id, welcome.reclaim);
+        (self.serve(&mut stream, &welcome, locks).await, true)
     }
 
     async fn greet(&self, hello: Hello) -> Result<(SessionStream, Welcome), Over> {
@@ -190,13 +192,19 @@ impl Keeper {
         tracing::debug!(session = self.id, reclaim = welcome.reclaim, "session is live");
     }
 
-    async fn serve(&mut self, stream: &mut SessionStream, welcome: &Welcome) -> Over {
+    async fn serve(
+        &mut self,
+        stream: &mut SessionStream,
+        welcome: &Welcome,
+        locks: Attached,
+    ) -> Over {
         let lease = Duration::from_millis(u64::from(welcome.lease_ms).max(100));
-        if welcome.reclaim
-            && let Err(over) = self.reclaim(&stream.up).await
-        {
+        let Attached { first, mut outbox } = locks;
+        if let Err(over) = self.claim(&stream.up, first, welcome.reclaim).await {
             return over;
         }
+        // What of the outbox waits for room in the stream.
+        let (up, mut next_up) = (stream.up.clone(), None);
         let mut tick = tokio::time::interval(lease / 3);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tick.tick().await;
@@ -213,9 +221,19 @@ impl Keeper {
                     pending.push_back((next, now));
                     let renew = session_up::Message::Renew(Renew { id: next });
                     next += 1;
-                    if let Err(over) = send(&stream.up, renew).await {
-                        return over;
+                    match tokio::time::timeout(lease / 6, send(&stream.up, renew)).await {
+                        Ok(Ok(())) => continue,
+                        Ok(Err(over)) => return over,
+                        Err(_) => return broken("metad does not read the session's stream"),
                     }
+                }
+                Some(message) = outbox.recv(), if next_up.is_none() => {
+                    next_up = Some(message);
+                    continue;
+                }
+                room = up.reserve(), if next_up.is_some() => {
+                    let Ok(room) = room else { return broken("the session's stream is closed") };
+                    room.send(SessionUp { message: next_up.take() });
                     continue;
                 }
                 () = self.core.session.doubt.notified() => {
@@ -241,6 +259,7 @@ impl Keeper {
                     Some(session_down::Message::Recall(recall)) => {
                         self.recall(recall, stream.up.clone());
                     }
+                    Some(session_down::Message::Lock(reply)) => self.core.lock_replied(reply),
                     Some(session_down::Message::Ended(e)) => return Over::Ended(e.why),
                     Some(session_down::Message::Welcome(_))
                     | Some(session_down::Message::Reclaimed(_))
@@ -250,8 +269,19 @@ impl Keeper {
         }
     }
 
-    /// Tells a new leader what this session holds.
-    async fn reclaim(&self, up: &mpsc::Sender<SessionUp>) -> Result<(), Over> {
+    /// Tells metad what locks this session holds, and a new leader what else.
+    async fn claim(
+        &self,
+        up: &mpsc::Sender<SessionUp>,
+        locks: Vec<session_up::Message>,
+        reclaim: bool,
+    ) -> Result<(), Over> {
+        for message in locks {
+            send(up, message).await?;
+        }
+        if !reclaim {
+            return Ok(());
+        }
         let mut opens = self.core.files.opens(self.id, self.core.bucket());
         // Without it another session could be taken for the only one.
         opens.push(OpenInode {
@@ -274,6 +304,9 @@ impl Keeper {
         let core = self.core.clone();
         tokio::spawn(async move {
             crate::file::recall::serve(&core, &recall).await;
+            if recall.inode == NAMESPACE_INODE {
+                return core.give_locks(recall.id);
+            }
             let done = session_up::Message::RecallDone(RecallDone { id: recall.id });
             // When the stream is gone, the recall comes again on the next one.
             let _ = up.send(SessionUp { message: Some(done) }).await;
@@ -323,12 +356,13 @@ async fn open_namespace(core: &Arc<Core>, live: Live) -> Result<(), FsError> {
     let bucket = core.bucket().0;
     let mut backoff = Backoff::default();
     loop {
+        let asking = core.known.asking();
         let request = OpenRequest { session: live.id, bucket, inode: NAMESPACE_INODE, write: true };
         match core.metad.open(request).await {
             Ok(reply) => {
                 let lease = reply.lease.unwrap_or_default();
                 if lease.kind() == LeaseKind::LeaseWrite {
-                    core.known.granted(lease.epoch);
+                    core.known.granted(asking, lease.epoch);
                 }
                 return Ok(());
             }
@@ -347,6 +381,7 @@ async fn admit(core: Arc<Core>, live: Live) {
         Err(err) => tracing::warn!(%err, "metad knows no lease on names"),
     }
     core.session.set_live(Some(live));
+    core.admit_locks(live.id);
 }
 
 /// Asks for the lease on the namespace while others share it, or a new leader does not know of it.

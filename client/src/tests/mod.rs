@@ -1,7 +1,10 @@
 //! The client against servers in memory that fail on demand.
 
+mod accessed;
+mod append;
 mod blockds;
 mod faults;
+mod locks;
 mod metad;
 mod model;
 mod ranges;
@@ -55,13 +58,16 @@ struct Cluster {
     metad: Arc<FakeMetad>,
     blockds: Arc<FakeBlockds>,
     dir: tempfile::TempDir,
+    /// When all clients' clocks began.
+    start: tokio::time::Instant,
 }
 
 impl Cluster {
     fn new() -> Cluster {
         let blockds = FakeBlockds::new(3, APPEND_TIMEOUT);
         let metad = FakeMetad::new(blockds.clone());
-        Cluster { metad, blockds, dir: tempfile::tempdir().unwrap() }
+        let start = tokio::time::Instant::now();
+        Cluster { metad, blockds, dir: tempfile::tempdir().unwrap(), start }
     }
 
     async fn client(&self) -> Arc<Client> {
@@ -78,7 +84,7 @@ impl Cluster {
             ..ClientConfig::default()
         };
         change(&mut config);
-        let clock = Arc::new(TokioClock(tokio::time::Instant::now()));
+        let clock = Arc::new(TokioClock(self.start));
         let metad = Arc::new(Handle(self.metad.clone()));
         Client::connect_with(config, clock, metad, self.blockds.clone()).await.unwrap()
     }
@@ -94,7 +100,7 @@ async fn create(client: &Client, text: &str) -> Arc<OpenFile> {
 }
 
 async fn open(client: &Client, inode: InodeId, write: bool) -> Arc<OpenFile> {
-    client.open(inode, OpenMode { read: true, write }).await.unwrap()
+    client.open(inode, OpenMode { read: true, write, noatime: false }).await.unwrap()
 }
 
 async fn write(client: &Client, file: &OpenFile, offset: u64, data: &[u8]) {

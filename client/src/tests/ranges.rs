@@ -151,7 +151,7 @@ async fn a_copy_shares_what_is_stored() {
     }
     write(&client, &to, 0, &[7; 3000]).await;
     let source = read(&client, &from, 0, 10_000).await;
-    let copied = client.copy_range(&from, 100, &to, 1000, 50_000).await;
+    let copied = client.copy_range(&from, 100, &to, 1000, 50_000, true).await;
     assert_eq!(copied.unwrap(), 9600, "up to the end of the source");
     assert_eq!(client.core().budget.dirty(), 0);
     assert_eq!(client.seek(&to, 1500, Seek::Hole).await, Ok(1600));
@@ -166,8 +166,8 @@ async fn a_copy_shares_what_is_stored() {
     let other = cluster.client().await;
     let seen = open(&other, to.inode(), false).await;
     assert_eq!(read(&other, &seen, 0, 10_600).await, expected);
-    assert_eq!(client.copy_range(&from, 9700, &to, 0, 10).await.unwrap(), 0);
-    assert_eq!(client.copy_range(&from, 0, &to, 20_000, 0).await.unwrap(), 0);
+    assert_eq!(client.copy_range(&from, 9700, &to, 0, 10, true).await.unwrap(), 0);
+    assert_eq!(client.copy_range(&from, 0, &to, 20_000, 0, true).await.unwrap(), 0);
     assert_eq!(size(&client, &to).await, 10_603);
 }
 
@@ -178,13 +178,13 @@ async fn a_file_is_copied_within_itself_but_not_onto_itself() {
     let file = create(&client, "f").await;
     write(&client, &file, 0, b"0123456789").await;
     // What is copied does not become part of the source.
-    assert_eq!(client.copy_range(&file, 4, &file, 10, 1000).await.unwrap(), 6);
+    assert_eq!(client.copy_range(&file, 4, &file, 10, 1000, true).await.unwrap(), 6);
     assert_eq!(read(&client, &file, 0, 100).await, b"0123456789456789");
     for (from, to, len) in [(0, 0, 1), (0, 5, 6), (5, 0, 6), (10, 12, 1000)] {
-        let refused = client.copy_range(&file, from, &file, to, len).await;
+        let refused = client.copy_range(&file, from, &file, to, len, true).await;
         assert_eq!(code(refused), ErrorCode::Invalid, "{from} {to} {len}");
     }
-    assert_eq!(client.copy_range(&file, 5, &file, 0, 5).await.unwrap(), 5);
+    assert_eq!(client.copy_range(&file, 5, &file, 0, 5, true).await.unwrap(), 5);
     assert_eq!(read(&client, &file, 0, 100).await, b"5678956789456789");
 }
 
@@ -196,12 +196,16 @@ async fn a_copy_takes_setuid_and_needs_the_right_handles() {
     write(&client, &from, 0, b"data").await;
     let set = SetAttr { mode: Some(0o4755), ..SetAttr::default() };
     client.setattr(to.inode(), set).await.unwrap();
-    client.copy_range(&from, 0, &to, 0, 4).await.unwrap();
+    client.copy_range(&from, 0, &to, 0, 4, true).await.unwrap();
     assert_eq!(client.getattr(to.inode()).await.unwrap().mode, 0o755);
+    let set = SetAttr { mode: Some(0o4755), ..SetAttr::default() };
+    client.setattr(to.inode(), set).await.unwrap();
+    client.copy_range(&from, 0, &to, 0, 4, false).await.unwrap();
+    assert_eq!(client.getattr(to.inode()).await.unwrap().mode, 0o4755, "a privileged one keeps it");
     let reader = open(&client, to.inode(), false).await;
-    let refused = client.copy_range(&from, 0, &reader, 0, 4).await;
+    let refused = client.copy_range(&from, 0, &reader, 0, 4, true).await;
     assert_eq!(code(refused), ErrorCode::BadHandle);
-    let refused = client.copy_range(&from, 0, &to, FILE_SIZE_MAX - 3, 4).await;
+    let refused = client.copy_range(&from, 0, &to, FILE_SIZE_MAX - 3, 4, true).await;
     assert_eq!(code(refused), ErrorCode::TooBig);
 }
 
@@ -216,12 +220,12 @@ async fn data_that_is_lost_on_the_way_fails_the_copy_and_the_search() {
     client.core().pool.drain();
     cluster.metad.refuse_allocation(Some(ErrorCode::NoSpace));
     write(&client, &from, 4, b"lost").await;
-    let refused = client.copy_range(&from, 0, &to, 0, 8).await;
+    let refused = client.copy_range(&from, 0, &to, 0, 8, true).await;
     assert_eq!(code(refused), ErrorCode::NoSpace);
     write(&client, &from, 4, b"lost").await;
     assert_eq!(code(client.seek(&from, 0, Seek::Hole).await), ErrorCode::NoSpace);
     assert_eq!(client.fsync(&from).await.unwrap_err().errno(), 28, "fsync says so as well");
     assert_eq!(client.seek(&from, 0, Seek::Hole).await, Ok(4));
-    assert_eq!(client.copy_range(&from, 0, &to, 0, 8).await.unwrap(), 4);
+    assert_eq!(client.copy_range(&from, 0, &to, 0, 8, true).await.unwrap(), 4);
     assert_eq!(read(&client, &to, 0, 10).await, b"kept");
 }

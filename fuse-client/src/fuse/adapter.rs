@@ -12,16 +12,19 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::*;
+use ozone_client::LockWait;
 use ozone_types::FsResult;
+use ozone_types::lock::FileLock;
 use tokio::runtime::Handle as Runtime;
 
 use super::answer::{Call, answer};
+use super::asker::{Asker, asker};
 use super::convert::{self, COPY_MAX, Numbers, appends, open_mode, owned, rename_flags, time_set};
 use super::reply::{Listing, Reply, Then, Xattr};
 use super::session::negotiate;
 use super::write_budget::WriteBudget;
 use crate::vfs::{Backend, Batch, Changes, Handle, Vfs};
-use crate::watchdog::Patience;
+use crate::watchdog::{Patience, signalled};
 
 /// Bytes of write(2) beside the client's memory.
 const WRITES_WAITING: usize = 32 << 20;
@@ -349,11 +352,11 @@ impl<B: Backend> Filesystem for Adapter<B> {
         request: &Request,
         number: INodeNo,
         handle: FileHandle,
-        _owner: LockOwner,
+        owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         let call = self.call("flush", request, number);
-        self.run(call, reply, async move |vfs| vfs.flush(Handle(handle.0)).await);
+        self.run(call, reply, async move |vfs| vfs.flush(Handle(handle.0), owner.0).await);
     }
 
     fn fsync(
@@ -433,8 +436,54 @@ impl<B: Backend> Filesystem for Adapter<B> {
         let (from, to, len) = (Handle(from.0), Handle(to.0), len.min(COPY_MAX));
         let call = self.call("copy_file_range", request, from_number);
         self.run(call, reply, async move |vfs| {
-            let done = vfs.copy_file_range(from, from_offset, to, to_offset, len).await?;
+            let done =
+                vfs.copy_file_range(call.caller, from, from_offset, to, to_offset, len).await?;
             Ok(done as u32) // at most COPY_MAX
+        });
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let (call, handle) = (self.call("getlk", request, number), Handle(handle.0));
+        self.run(call, reply, async move |vfs| {
+            vfs.getlk(handle, convert::lock(owner, (start, end), kind, pid)?).await
+        });
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (call, handle) = (self.call("setlk", request, number), Handle(handle.0));
+        self.run(call, reply, async move |vfs| {
+            let tid = call.caller.tid;
+            let (asker, lock) = (asker(tid).await, convert::lock(owner, (start, end), kind, pid)?);
+            let process = asker == Asker::Process;
+            let lock = FileLock { family: asker.family(), process, ..lock };
+            let wait = match sleep {
+                true => LockWait::Until(Box::pin(signalled(tid))),
+                false => LockWait::No,
+            };
+            vfs.setlk(handle, lock, convert::lock_kind(kind)?, wait).await
         });
     }
 

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, INodeNo, LockOwner, OpenAccMode, OpenFlags,
     RenameFlags, Request, TimeOrNow, WriteFlags,
 };
 use ozone_client::{Allocate, OpenMode, Seek, StatFs, TimeSet, XattrMode};
+use ozone_types::lock::{FileLock, LockFamily, LockKind, LockRange};
 use ozone_types::{Attr, ErrorCode, FileKind, FsError, FsResult, InodeId, Timestamp, limits};
 
 use crate::vfs::{self, Entry, Handle, Opened, Write};
@@ -110,11 +111,46 @@ pub(super) fn errno(err: &FsError) -> Errno {
 
 pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
     let access = flags.acc_mode();
-    OpenMode { read: access != OpenAccMode::O_WRONLY, write: access != OpenAccMode::O_RDONLY }
+    OpenMode {
+        read: access != OpenAccMode::O_WRONLY,
+        write: access != OpenAccMode::O_RDONLY,
+        noatime: flags.0 & libc::O_NOATIME != 0,
+    }
 }
 
 pub(super) fn appends(flags: OpenFlags) -> bool {
     flags.0 & libc::O_APPEND != 0
+}
+
+/// What becomes of a range: `None` if its lock is removed. Error: INVALID_REQUEST.
+pub(super) fn lock_kind(kind: i32) -> FsResult<Option<LockKind>> {
+    match kind {
+        libc::F_RDLCK => Ok(Some(LockKind::Shared)),
+        libc::F_WRLCK => Ok(Some(LockKind::Exclusive)),
+        libc::F_UNLCK => Ok(None),
+        _ => Err(FsError::with(ErrorCode::Invalid, "an unknown type of lock")),
+    }
+}
+
+pub(super) fn lock_type(kind: LockKind) -> i32 {
+    match kind {
+        LockKind::Shared => libc::F_RDLCK,
+        LockKind::Exclusive => libc::F_WRLCK,
+    }
+}
+
+/// A process's lock of the bytes `start` to `end`, both included. Error: INVALID_REQUEST.
+pub(super) fn lock(
+    owner: LockOwner,
+    (start, end): (u64, u64),
+    kind: i32,
+    pid: u32,
+) -> FsResult<FileLock> {
+    let range = LockRange::new(start, end)
+        .ok_or_else(|| FsError::with(ErrorCode::Invalid, "a lock's range that is none"))?;
+    let kind = lock_kind(kind)?.unwrap_or(LockKind::Shared);
+    let (family, owner) = (LockFamily::Record, owner.0);
+    Ok(FileLock { family, kind, range, owner, pid, process: true })
 }
 
 pub(super) fn open_flags(opened: Opened) -> FopenFlags {
@@ -408,7 +444,11 @@ mod tests {
             (libc::O_RDWR, true, true),
             (libc::O_WRONLY | libc::O_APPEND | libc::O_TRUNC, false, true),
         ] {
-            assert_eq!(open_mode(OpenFlags(flags)), OpenMode { read, write }, "{flags:o}");
+            assert_eq!(
+                open_mode(OpenFlags(flags)),
+                OpenMode { read, write, noatime: false },
+                "{flags:o}"
+            );
             assert_eq!(appends(OpenFlags(flags)), flags & libc::O_APPEND != 0);
         }
     }

@@ -4,6 +4,7 @@
 
 mod adapter;
 mod answer;
+mod asker;
 mod convert;
 mod kernel;
 #[cfg(test)]

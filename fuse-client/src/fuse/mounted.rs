@@ -1,5 +1,6 @@
 //! What programs see of a mount, over a backend in memory. These need root and /dev/fuse.
 
+mod locks;
 mod ranges;
 mod xattrs;
 

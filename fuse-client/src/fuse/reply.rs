@@ -13,8 +13,9 @@ use fuser::*;
 use ozone_client::StatFs;
 use ozone_types::Attr;
 use ozone_types::limits::NAME_MAX;
+use ozone_types::lock::FileLock;
 
-use super::convert::{Numbers, STATFS_BLOCK, Space, file_type, name_list, open_flags};
+use super::convert::{Numbers, STATFS_BLOCK, Space, file_type, lock_type, name_list, open_flags};
 use crate::vfs::{Backend, Batch, Data, Handle, Opened, Vfs};
 
 /// Names and attributes are asked for each time.
@@ -45,6 +46,7 @@ refuse! {
     ReplyDirectoryPlus,
     ReplyEmpty,
     ReplyEntry,
+    ReplyLock,
     ReplyLseek,
     ReplyOpen,
     ReplyStatfs,
@@ -98,6 +100,18 @@ impl Reply<u32> for ReplyWrite {
 impl Reply<u64> for ReplyLseek {
     fn tell(self, _numbers: Numbers, offset: u64) {
         self.offset(offset as i64); // an offset in a file: at most FILE_SIZE_MAX
+    }
+}
+
+/// getlk.
+impl Reply<Option<FileLock>> for ReplyLock {
+    fn tell(self, _numbers: Numbers, conflict: Option<FileLock>) {
+        match conflict {
+            Some(FileLock { range, kind, pid, .. }) => {
+                self.locked(range.start, range.end, lock_type(kind), pid);
+            }
+            None => self.locked(0, 0, libc::F_UNLCK, 0),
+        }
     }
 }
 

@@ -54,7 +54,6 @@ impl<B: Backend> Session<B> {
 
 /// What we ask of the kernel, for as much as it has.
 ///
-/// Locks are the kernel's own (FUSE_POSIX_LOCKS and FUSE_FLOCK_LOCKS are not asked for), and
 /// FUSE_WRITEBACK_CACHE is never set: with it the kernel trusts its own sizes and times for ever.
 /// FUSE_SETXATTR_EXT is left alone because fuser cannot read the longer request.
 pub(super) fn negotiate(config: &mut KernelConfig) {
@@ -76,6 +75,9 @@ pub(super) fn negotiate(config: &mut KernelConfig) {
         // A symlink's target never changes.
         Flags::FUSE_CACHE_SYMLINKS,
         Flags::FUSE_ASYNC_DIO,
+        // Locks are ours, of fcntl(2) and of flock(2); but on directories the kernel never asks.
+        Flags::FUSE_POSIX_LOCKS,
+        Flags::FUSE_FLOCK_LOCKS,
         // Files opened with O_APPEND, and shared ones, can still be mapped.
         Flags::FUSE_DIRECT_IO_ALLOW_MMAP,
         // A handle of name_to_handle_at(2) would not outlive the kernel's cache.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ozone_client::{
-    Allocate, Client, DirPage, Kernel, NewNode, OpenDir, OpenFile, OpenMode, RenameFlags, Seek,
-    SetAttr, SetXattr, StatFs,
+    Allocate, Client, DirPage, Kernel, LockWait, NewNode, OpenDir, OpenFile, OpenMode, RenameFlags,
+    Seek, SetAttr, SetXattr, StatFs,
 };
+use ozone_types::lock::{FileLock, LockFamily, LockRange};
 use ozone_types::{Attr, FileName, FsResult, InodeId};
 
 /// The operations of [`ozone_client::Client`], with their meaning and errors as described there.
@@ -82,7 +83,18 @@ pub trait Backend: Send + Sync + 'static {
         to: &Self::File,
         to_offset: u64,
         len: u64,
+        kill_suid: bool,
     ) -> impl Answer<u64>;
+    fn set_lock(&self, file: &Self::File, lock: FileLock, wait: LockWait<'_>) -> impl Answer<()>;
+    fn test_lock(&self, file: &Self::File, lock: FileLock) -> impl Answer<Option<FileLock>>;
+    fn unlock(
+        &self,
+        file: &Self::File,
+        family: LockFamily,
+        owner: u64,
+        range: LockRange,
+    ) -> impl Answer<()>;
+    fn release_owner(&self, file: &Self::File, owner: u64) -> impl Answer<()>;
     fn flush(&self, file: &Self::File) -> impl Answer<()>;
     fn fsync(&self, file: &Self::File) -> impl Answer<()>;
     fn fsync_dir(&self, inode: InodeId) -> impl Answer<()>;
@@ -272,8 +284,31 @@ impl Backend for Client {
         to: &OpenFile,
         to_offset: u64,
         len: u64,
+        kill_suid: bool,
     ) -> impl Answer<u64> {
-        self.copy_range(from, from_offset, to, to_offset, len)
+        self.copy_range(from, from_offset, to, to_offset, len, kill_suid)
+    }
+
+    fn set_lock(&self, file: &OpenFile, lock: FileLock, wait: LockWait<'_>) -> impl Answer<()> {
+        self.set_lock(file, lock, wait)
+    }
+
+    fn test_lock(&self, file: &OpenFile, lock: FileLock) -> impl Answer<Option<FileLock>> {
+        self.test_lock(file, lock)
+    }
+
+    fn unlock(
+        &self,
+        file: &OpenFile,
+        family: LockFamily,
+        owner: u64,
+        range: LockRange,
+    ) -> impl Answer<()> {
+        self.unlock(file, family, owner, range)
+    }
+
+    fn release_owner(&self, file: &OpenFile, owner: u64) -> impl Answer<()> {
+        self.release_owner(file, owner)
     }
 
     fn flush(&self, file: &OpenFile) -> impl Answer<()> {

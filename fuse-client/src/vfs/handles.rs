@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use ozone_types::{ErrorCode, FsResult, InodeId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
 use super::OpenedFile;
 
@@ -52,9 +54,36 @@ pub(super) struct File<F> {
     pub direct: bool,
     /// It may write, also through a mapping.
     pub write: bool,
+    /// Locks that are the open file's own may have been taken through it.
+    locked: AtomicBool,
+    /// When one of its descriptors was closed, perhaps the last one.
+    closed: Mutex<Option<Instant>>,
 }
 
+/// After a close that was not the last one a handle may live on for ever.
+const MAY_CLOSE: Duration = Duration::from_secs(1);
+
 impl<F: OpenedFile> File<F> {
+    pub fn new(open: Arc<F>, direct: bool, write: bool) -> Self {
+        let (locked, closed) = (AtomicBool::new(false), Mutex::new(None));
+        File { open, direct, write, locked, closed }
+    }
+
+    pub fn note_lock(&self) {
+        self.locked.store(true, Ordering::Relaxed);
+    }
+
+    pub fn note_close(&self) {
+        if self.locked.load(Ordering::Relaxed) {
+            *self.closed.lock() = Some(Instant::now());
+        }
+    }
+
+    /// Whether it has locks of its own, and its release may be on its way.
+    pub fn may_close(&self) -> bool {
+        self.closed.lock().is_some_and(|at| at.elapsed() < MAY_CLOSE)
+    }
+
     pub fn inode(&self) -> InodeId {
         self.open.inode()
     }

@@ -16,6 +16,7 @@ mod flush;
 mod fsync;
 mod fsyncdir;
 mod getattr;
+mod getlk;
 mod getxattr;
 mod handles;
 mod link;
@@ -35,6 +36,7 @@ mod rename;
 mod rmdir;
 mod root;
 mod setattr;
+mod setlk;
 mod setxattr;
 mod statfs;
 mod symlink;
@@ -44,6 +46,7 @@ mod write;
 use std::sync::{Arc, OnceLock};
 
 use ozone_types::{FileName, FsResult, InodeId};
+use tokio::sync::Notify;
 
 pub use backend::{Answer, Backend, OpenedFile};
 pub use handles::Handle;
@@ -79,6 +82,8 @@ pub struct Vfs<B: Backend> {
     dirs: Table<Directory<B::Dir>>,
     last_known: root::LastKnown,
     page_cache: OnceLock<Arc<dyn PageCache>>,
+    /// Told whenever a file's last descriptor has gone.
+    released: Notify,
 }
 
 struct Directory<D> {
@@ -99,6 +104,7 @@ impl<B: Backend> Vfs<B> {
             dirs: Table::new(),
             last_known,
             page_cache: OnceLock::new(),
+            released: Notify::new(),
         }))
     }
 

@@ -27,7 +27,7 @@ impl<B: Backend> Vfs<B> {
     pub(super) fn opened(&self, open: Arc<B::File>, append: bool, write: bool) -> Opened {
         let direct = append || !open.cacheable();
         let keep_cache = open.keep_cache();
-        let handle = self.files.insert(File { open, direct, write });
+        let handle = self.files.insert(File::new(open, direct, write));
         Opened { handle, direct, keep_cache }
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Entries of an attribute's value, as `tag, permissions, id`.
-fn value(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+pub(crate) fn value(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     let mut value = vec![2, 0, 0, 0];
     for (tag, perm, id) in entries {
         value.extend(tag.to_le_bytes());

@@ -9,13 +9,12 @@ use ozone_raftkit::store::Read;
 use ozone_types::{ErrorCode, FileKind, XattrName};
 
 use super::Change;
-use super::node::Node;
+use super::node::{Node, SETGID};
 use super::xattr;
 use crate::acl::Acl;
 use crate::error::{OpResult, refuse};
 use crate::tables::XATTRS;
 
-const SETGID: u32 = 0o2000;
 const PERMISSIONS: u32 = 0o777;
 
 /// Gives an inode the access ACL in `value`, and its mode the bits of it; a value without entries

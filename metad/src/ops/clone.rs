@@ -68,5 +68,5 @@ fn share(
         added += part.length;
     }
     to.row.size = to.row.size.max(op.to_offset + length);
-    resize_allocated(cx, to, added, freed)
+    Ok(resize_allocated(cx, to, added, freed)?)
 }

@@ -27,8 +27,10 @@
 //! | set_xattr, remove_xattr | inode, attribute | inode, attribute |
 //! | punch | inode, usage | inode, usage; per extent cut as for one replaced |
 //! | clone | both inodes, the source's extents, blocks, usage | target, blocks, usage; extents as write |
+//! | accessed | inode | inode |
 //! | release_block | block | block, both indexes |
 
+mod accessed;
 mod acl;
 mod blocks;
 mod bucket;
@@ -63,6 +65,7 @@ mod work;
 mod write;
 mod xattr;
 
+pub use accessed::accessed;
 pub use blocks::{allocate, deletions_logged, drop_blocks, replicas_sealed, seal};
 pub use bucket::{LAYOUT, create_bucket, delete_bucket, info_bucket, list_buckets};
 pub use change::Change;

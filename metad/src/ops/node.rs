@@ -9,6 +9,9 @@ use super::Change;
 use crate::error::{OpResult, refuse};
 use crate::tables::{FIRST_INODE, INODES, InodeKey, ORPHANS, Present};
 
+/// Mode bit: of a directory, whose group its entries get; of a file, whose group runs it.
+pub(super) const SETGID: u32 = 0o2000;
+
 pub(super) struct Node {
     pub key: InodeKey,
     pub row: InodeRecord,
@@ -69,7 +72,6 @@ impl Node {
     /// Owner and group of a new inode: below a setgid directory the group is the directory's, and
     /// a new directory is setgid as well.
     pub fn own(&mut self, parent: &Node, uid: u32, gid: u32) {
-        const SETGID: u32 = 0o2000;
         self.row.uid = uid;
         self.row.gid = gid;
         if parent.row.mode & SETGID != 0 {

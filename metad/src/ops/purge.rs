@@ -11,6 +11,7 @@ use ozone_raftkit::store::Txn;
 use ozone_types::{BucketId, InodeId, SessionId};
 
 use super::node::Node;
+use super::write::resize_allocated;
 use super::{Change, map, xattr};
 use crate::tables::{INODES, InodeKey, ORPHANS};
 
@@ -58,11 +59,7 @@ fn purge_one(txn: &mut Txn<'_>, orphan: &OrphanKey, budget: usize) -> io::Result
     }
     let mut cx = Change::new(txn, SessionId(0), bucket);
     let (runs, freed) = map::free_some(&mut cx, key, budget)?;
-    let left = node.row.allocated.checked_sub(freed);
-    node.row.allocated =
-        left.ok_or_else(|| INODES.corrupt(&key, "more bytes go than are allocated"))?;
-    // Below 2^63: they were covered by extents of one file.
-    cx.count_bytes(-(freed as i64));
+    resize_allocated(&mut cx, &mut node, 0, freed)?;
     let rows = runs + xattr::remove_some(&mut cx, &mut node, budget - runs)?;
     let purged = if rows < budget {
         if node.row.allocated != 0 {

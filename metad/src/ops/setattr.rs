@@ -9,7 +9,7 @@ use ozone_proto::metad::{self, Attr};
 use ozone_types::limits::FILE_SIZE_MAX;
 use ozone_types::{ErrorCode, FileKind, InodeId, Timestamp};
 
-use super::node::Node;
+use super::node::{Node, SETGID};
 use super::write::{regular_file, resize_allocated};
 use super::{Change, acl, map, xattr};
 use crate::error::{OpResult, refuse};
@@ -68,7 +68,6 @@ fn resize(cx: &mut Change<'_, '_>, node: &mut Node, size: u64) -> OpResult<()> {
 /// execute (elsewhere it means something else), and the capabilities. The caller puts the inode.
 pub(super) fn clear_privileges(cx: &mut Change<'_, '_>, node: &mut Node) -> io::Result<()> {
     const SETUID: u32 = 0o4000;
-    const SETGID: u32 = 0o2000;
     const GROUP_EXEC: u32 = 0o0010;
     if node.kind() != FileKind::Regular {
         return Ok(());

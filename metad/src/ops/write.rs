@@ -4,6 +4,8 @@
 //! one before; writes the inode, the block (once per batch), and two rows per extent (extents,
 //! block_refs), two more for each one replaced.
 
+use std::io;
+
 use ozone_proto::common;
 use ozone_proto::metad::{self, Attr};
 use ozone_proto::metad_log::block_record::State;
@@ -17,17 +19,17 @@ use super::setattr::clear_privileges;
 use crate::error::{OpError, OpResult, refuse};
 use crate::tables::InodeKey;
 
+/// Answers also where the entry's offsets count from: the file's end for an append, else its beginning.
 /// Errors: STALE_INODE; EISDIR, EINVAL for what is no regular file; EFBIG; EINVAL for an extent
 /// beyond the size; BLOCK_NOT_FOUND; BLOCK_SEALED for bytes that the block will never have.
-pub fn write(cx: &mut Change<'_, '_>, op: &metad::Write) -> OpResult<Attr> {
+pub fn write(cx: &mut Change<'_, '_>, op: &metad::Write) -> OpResult<(Attr, u64)> {
     let mut node = regular_file(cx, op.inode)?;
-    let size = node.row.size.max(op.size);
-    if size > FILE_SIZE_MAX {
-        return Err(ErrorCode::TooBig.into());
-    }
+    let base = if op.append { node.row.size } else { 0 };
+    let end = base.checked_add(op.size).filter(|&end| end <= FILE_SIZE_MAX);
+    let size = node.row.size.max(end.ok_or(ErrorCode::TooBig)?);
     let (mut added, mut freed) = (0, 0);
     for extent in &op.extents {
-        let run = checked_run(extent, size)?;
+        let run = checked_run(extent, base, size)?;
         claim(cx, run.block, run.block_offset + run.length)?;
         freed += map::free(cx, node.key, run.offset, run.end())?;
         map::add(cx, node.key, run)?;
@@ -44,7 +46,7 @@ pub fn write(cx: &mut Change<'_, '_>, op: &metad::Write) -> OpResult<Attr> {
         node.row.mtime = Some(ozone_types::Timestamp::from(mtime).into());
     }
     node.put(cx);
-    Ok(node.attr())
+    Ok((node.attr(), base))
 }
 
 /// Errors: STALE_INODE; IS_A_DIRECTORY; INVALID_REQUEST for what has no bytes.
@@ -63,7 +65,7 @@ pub(super) fn resize_allocated(
     node: &mut Node,
     added: u64,
     freed: u64,
-) -> OpResult<()> {
+) -> io::Result<()> {
     let allocated = (node.row.allocated + added).checked_sub(freed);
     node.row.allocated = allocated.ok_or_else(|| {
         crate::tables::INODES.corrupt(&node.key, "more bytes go than are allocated")
@@ -73,14 +75,17 @@ pub(super) fn resize_allocated(
     Ok(())
 }
 
-fn checked_run(extent: &common::Extent, size: u64) -> OpResult<Run> {
+/// The extent's offset counts from `base`.
+fn checked_run(extent: &common::Extent, base: u64, size: u64) -> OpResult<Run> {
     let end = |from: u64| from.checked_add(extent.length).filter(|&end| end <= FILE_SIZE_MAX);
-    let within = end(extent.offset).is_some_and(|end| end <= size);
-    if extent.length == 0 || !within || end(extent.block_offset).is_none() {
+    let offset = base.checked_add(extent.offset);
+    let within = |&offset: &u64| end(offset).is_some_and(|end| end <= size);
+    let fits = extent.length > 0 && end(extent.block_offset).is_some();
+    let Some(offset) = offset.filter(within).filter(|_| fits) else {
         return refuse(ErrorCode::Invalid, "an extent that is empty or beyond the file's size");
-    }
+    };
     Ok(Run {
-        offset: extent.offset,
+        offset,
         length: extent.length,
         block: extent.block_id()?,
         block_offset: extent.block_offset,

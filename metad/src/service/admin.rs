@@ -139,6 +139,7 @@ async fn status(node: &Arc<Node>, _: wire::StatusRequest) -> FsResult<wire::Stat
                 opens,
                 leases,
                 connected: session.connected,
+                locks: leader.locks.count(session.id),
             });
         }
     }

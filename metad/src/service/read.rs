@@ -8,12 +8,27 @@ use ozone_rpc::token::Rights;
 use ozone_types::{BucketId, ErrorCode, FileKind, FsResult, InodeId, SessionId};
 
 use super::gate;
+use crate::leader::Leader;
 use crate::node::Node;
 use crate::ops;
 use crate::tables::InodeKey;
 
 /// How often a read is repeated because the leases changed under it.
 const ATTEMPTS: usize = 16;
+
+/// Returns when what others have changed in the inode is committed: from here on the tables tell the
+/// truth of it.
+async fn settled(
+    node: &Node,
+    session: u64,
+    bucket: u64,
+    inode: u64,
+) -> FsResult<(Arc<Leader>, InodeKey)> {
+    let leader = gate(node, session)?;
+    let key = InodeKey::new(BucketId(bucket), InodeId(inode));
+    leader.leases.look(key, SessionId(session)).await?;
+    Ok((leader, key))
+}
 
 pub(super) async fn resolve_bucket(
     node: &Arc<Node>,
@@ -56,9 +71,8 @@ pub(super) async fn getattr(
     node: &Arc<Node>,
     request: wire::GetattrRequest,
 ) -> FsResult<wire::NodeReply> {
-    let leader = gate(node, request.session)?;
-    let (bucket, inode) = (BucketId(request.bucket), InodeId(request.inode));
-    leader.leases.look(InodeKey::new(bucket, inode), SessionId(request.session)).await?;
+    let (_, InodeKey { bucket, inode }) =
+        settled(node, request.session, request.bucket, request.inode).await?;
     let attr = node.read(|t| ops::getattr(t, bucket, inode)).await?;
     Ok(wire::NodeReply { attr: Some(attr), lease: None })
 }
@@ -79,9 +93,8 @@ pub(super) async fn getxattr(
     node: &Arc<Node>,
     request: wire::GetxattrRequest,
 ) -> FsResult<wire::GetxattrReply> {
-    let leader = gate(node, request.session)?;
-    let (bucket, inode) = (BucketId(request.bucket), InodeId(request.inode));
-    leader.leases.look(InodeKey::new(bucket, inode), SessionId(request.session)).await?;
+    let (_, InodeKey { bucket, inode }) =
+        settled(node, request.session, request.bucket, request.inode).await?;
     let value = node.read(|t| ops::getxattr(t, bucket, inode, &request.name)).await?;
     Ok(wire::GetxattrReply { value })
 }
@@ -91,9 +104,8 @@ pub(super) async fn listxattr(
     node: &Arc<Node>,
     request: wire::ListxattrRequest,
 ) -> FsResult<wire::ListxattrReply> {
-    let leader = gate(node, request.session)?;
-    let (bucket, inode) = (BucketId(request.bucket), InodeId(request.inode));
-    leader.leases.look(InodeKey::new(bucket, inode), SessionId(request.session)).await?;
+    let (_, InodeKey { bucket, inode }) =
+        settled(node, request.session, request.bucket, request.inode).await?;
     let names = node.read(|t| ops::listxattr(t, bucket, inode)).await?;
     Ok(wire::ListxattrReply { names })
 }
@@ -132,9 +144,8 @@ pub(super) async fn extents(
     node: &Arc<Node>,
     request: wire::ExtentsRequest,
 ) -> FsResult<wire::ExtentsReply> {
-    let leader = gate(node, request.session)?;
-    let (bucket, inode) = (BucketId(request.bucket), InodeId(request.inode));
-    leader.leases.look(InodeKey::new(bucket, inode), SessionId(request.session)).await?;
+    let (leader, InodeKey { bucket, inode }) =
+        settled(node, request.session, request.bucket, request.inode).await?;
     let mut reply =
         node.read(|t| ops::extents(t, bucket, inode, request.offset, request.max)).await?;
     super::blocks::complete(node, &leader, &mut reply.locations, Rights::READ);

@@ -49,8 +49,6 @@ struct Stream {
 #[derive(Debug)]
 pub struct Attached {
     pub stream: StreamId,
-    /// The session must claim what it holds.
-    pub reclaim: bool,
     /// The stream was replaced, or the session ended.
     pub stop: CancellationToken,
 }
@@ -78,21 +76,25 @@ impl Sessions {
         self.with(|table| table.connected_since(id, limit))
     }
 
-    /// From here on `down` is the session's stream; an older one is closed. `None`: it has ended.
+    /// From here on `down` is the session's stream, and begins with Welcome; an older one is closed.
+    /// `None`: it has ended.
     pub fn attach(
         &self,
         id: SessionId,
         down: mpsc::Sender<Down>,
         now: Duration,
+        lease_ms: u32,
     ) -> Option<Attached> {
         let mut state = self.state.lock();
         let (stream, reclaim) = state.table.attach(id, now)?;
         let stop = CancellationToken::new();
+        // Nothing was sent on it yet, so there is room, unless the client has gone.
+        let _ = down.try_send(Ok(stream::welcome(id, lease_ms, reclaim)));
         let new = Stream { id: stream, down, stop: stop.clone() };
         if let Some(old) = state.streams.insert(id, new) {
             old.stop.cancel();
         }
-        Some(Attached { stream, reclaim, stop })
+        Some(Attached { stream, stop })
     }
 
     /// The stream has ended.

@@ -1,4 +1,5 @@
-//! One client's session stream: Hello, claims, renewals and answered recalls up; recalls down.
+//! One client's session stream: Hello, claims, renewals, answered recalls and requests for locks up;
+//! recalls and locks down.
 //!
 //! ```text
 //!   client                                   leader
@@ -6,10 +7,12 @@
 //!     │◀────────────────────── Welcome(session)│
 //!     │ Renew … every third of the lease       │
 //!     │◀──────────────────────────────── Renewed
+//!     │ LockRequest …                          │  see `locks`
+//!     │◀────────────────────────────── LockReply
 //!     ╳ the stream breaks, or the leader changes
 //!     │ Hello(session)                         │
 //!     │◀──────────── Welcome(reclaim: new leader?), then the recalls not answered yet
-//!     │ Reclaim … Reclaim(last)                │  pins and leases as claimed
+//!     │ HeldLocks …, Reclaim … Reclaim(last)   │  locks, pins and leases as claimed
 //!     │◀────────────────────────────── Reclaimed
 //!     │ Goodbye                                │  SessionEnd through Raft
 //!     │◀───────────────────────── Ended, then the status SESSION_ENDED
@@ -29,7 +32,7 @@ use ozone_types::{BucketId, ErrorCode, FsError, FsResult, InodeId, SessionId};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::{Attached, Down, Owner};
+use super::{Attached, Down, Owner, StreamId};
 use crate::leader::Leader;
 use crate::leases::{RecallId, level_from_wire, to_wire};
 use crate::node::Node;
@@ -45,6 +48,11 @@ const MOUNTPOINT_MAX: usize = 4096;
 pub(super) fn farewell(why: &str) -> [Down; 2] {
     let err = FsError::with(ErrorCode::SessionEnded, why);
     [Ok(down(DownMessage::Ended(wire::Ended { why: why.to_owned() }))), Err(to_status(&err))]
+}
+
+/// The first word on a session's stream.
+pub(super) fn welcome(session: SessionId, lease_ms: u32, reclaim: bool) -> wire::SessionDown {
+    down(DownMessage::Welcome(wire::Welcome { session: session.0, lease_ms, reclaim }))
 }
 
 fn down(message: DownMessage) -> wire::SessionDown {
@@ -89,14 +97,12 @@ async fn converse(
         }
     };
     let id = open_or_resume(node, leader, &hello).await?;
-    let Some(attached) = leader.sessions.attach(id, tx.clone(), node.clock.boottime()) else {
+    let (now, lease_ms) = (node.clock.boottime(), node.config.lease_ms);
+    let lease_ms = lease_ms.try_into().unwrap_or(u32::MAX);
+    let Some(attached) = leader.sessions.attach(id, tx.clone(), now, lease_ms) else {
         return Err(FsError::with(ErrorCode::SessionEnded, "the session has ended"));
     };
     let _detach = scopeguard(leader, id, &attached);
-    let lease_ms = node.config.lease_ms.try_into().unwrap_or(u32::MAX);
-    let reclaim = attached.reclaim;
-    let welcome = wire::Welcome { session: id.0, lease_ms, reclaim };
-    send(tx, down(DownMessage::Welcome(welcome))).await?;
     // After attach, so that a recall made meanwhile is in here or in the queue already, or both.
     for recall in leader.leases.outstanding(id) {
         send(tx, to_wire(&recall)).await?;
@@ -111,7 +117,7 @@ async fn converse(
         if !leader.sessions.with(|t| t.heard(id, attached.stream, now)) {
             return Ok(());
         }
-        handle(node, leader, id, message, tx).await?;
+        handle(node, leader, id, attached.stream, message, tx).await?;
     }
 }
 
@@ -135,11 +141,14 @@ async fn handle(
     node: &Arc<Node>,
     leader: &Arc<Leader>,
     id: SessionId,
+    stream: StreamId,
     message: UpMessage,
     tx: &mpsc::Sender<Down>,
 ) -> FsResult<()> {
     match message {
         UpMessage::Renew(renew) => {
+            // What it holds counts only as long as nobody else can give it away.
+            node.group.read_barrier().await?;
             let renewed = DownMessage::Renewed(wire::Renewed { id: renew.id });
             // A full queue means that the client does not read: it cannot count on this lease.
             if tx.try_send(Ok(down(renewed))).is_err() {
@@ -160,6 +169,12 @@ async fn handle(
                 send(tx, down(DownMessage::Reclaimed(wire::Reclaimed {}))).await?;
             }
         }
+        UpMessage::Lock(request) => {
+            node.group.read_barrier().await?;
+            leader.locks.request(id, stream, &request);
+        }
+        UpMessage::CancelLock(cancel) => leader.locks.cancel(id, stream, cancel.ticket),
+        UpMessage::HeldLocks(claim) => leader.locks.claim(id, stream, &claim)?,
         UpMessage::Goodbye(_) => {
             leader.end_session(node, id, "the client has said goodbye").await?;
         }
@@ -220,7 +235,7 @@ async fn open(node: &Node, leader: &Leader, hello: &wire::Hello) -> FsResult<Ses
 
 /// Detaches the stream however its service ends.
 fn scopeguard<'a>(leader: &'a Leader, id: SessionId, attached: &Attached) -> impl Drop + use<'a> {
-    struct Detach<'a>(&'a Leader, SessionId, super::StreamId);
+    struct Detach<'a>(&'a Leader, SessionId, StreamId);
     impl Drop for Detach<'_> {
         fn drop(&mut self) {
             self.0.sessions.detach(self.1, self.2);

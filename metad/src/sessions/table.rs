@@ -134,6 +134,11 @@ impl SessionTable {
         }
     }
 
+    /// Whether this is the stream on which the session speaks now.
+    pub fn is_current(&self, id: SessionId, stream: StreamId) -> bool {
+        self.live(id).is_some_and(|s| s.stream.is_some_and(|(s, _)| s == stream))
+    }
+
     /// Whether a Reclaim of this session is in order.
     pub fn is_unclaimed(&self, id: SessionId) -> bool {
         self.live(id).is_some_and(|s| !s.claimed)
@@ -280,7 +285,7 @@ mod tests {
         assert_eq!(expired(&table, after(56)), [A]);
         table.begin_end(A);
         assert!(expired(&table, after(99)).is_empty() && !table.is_live(A));
-        assert!(table.attach(A, after(99)).is_none());
+        assert!(table.attach(A, after(99)).is_none() && !table.is_current(A, stream));
     }
 
     #[test]
@@ -299,6 +304,7 @@ mod tests {
         let (old, _) = table.attach(A, T0).unwrap();
         let (new, _) = table.attach(A, after(1)).unwrap();
         assert!(!table.heard(A, old, after(2)) && table.heard(A, new, after(2)));
+        assert!(!table.is_current(A, old) && table.is_current(A, new));
         table.detach(A, old);
         assert!(table.connected_since(A, after(1)) && !table.connected_since(A, T0));
         table.detach(A, new);

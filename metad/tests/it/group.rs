@@ -10,6 +10,8 @@ use ozone_platform::{Clock, ManualClock};
 use ozone_proto::metad as wire;
 use ozone_proto::metad::metad_admin_client::MetadAdminClient;
 use ozone_proto::metad::metad_client::MetadClient;
+use ozone_proto::metad::session_down::Message as Down;
+use ozone_proto::metad::session_up::Message as Up;
 use ozone_proto::status::leader_hint;
 use ozone_rpc::{Channels, LeaderClient, Retry};
 use ozone_types::ErrorCode;
@@ -86,6 +88,54 @@ impl Three {
         let endpoint = ozone_rpc::net::endpoint(&self.configs[n].listen.to_string()).unwrap();
         MetadClient::new(endpoint.connect().await.unwrap())
     }
+}
+
+/// Until it does not any more, the leader may answer: no other can have been elected. The error that
+/// ends the stream then.
+async fn last_answer(a: &mut Mount, message: Up) -> ErrorCode {
+    soon("end of the answers", async {
+        loop {
+            let up = wire::SessionUp { message: Some(message.clone()) };
+            // Refused if the stream has ended meanwhile; why is heard next.
+            let _ = a.stream.as_ref().unwrap().up.send(up).await;
+            match a.hear().await {
+                Ok(Down::Renewed(_) | Down::Lock(_)) => {}
+                Ok(other) => panic!("{other:?}"),
+                Err(status) => return code(Err::<(), _>(status)),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_leader_without_a_majority_renews_nothing_and_gives_no_locks() {
+    let containerd = FakeContainerd::start(CLUSTER).await;
+    let clock = ManualClock::new();
+    let mut three = Three::start(containerd.addr, &clock).await;
+    let leader = three.leader(None).await;
+    let mut a = Mount::new(three.client(leader).await, 1, 1);
+    let mut b = Mount::new(three.client(leader).await, 1, 1);
+    for mount in [&mut a, &mut b] {
+        mount.session = mount.hello(Vec::new()).await.unwrap().0;
+    }
+    let lock = wire::FileLock { inode: 5, kind: 1, ..Default::default() };
+    let (action, lock) = (wire::LockAction::LockSet as i32, Some(lock));
+    let request = Up::Lock(wire::LockRequest { ticket: 1, bucket: 1, action, lock });
+    a.say(request.clone()).await;
+    assert!(matches!(a.hear().await, Ok(Down::Lock(reply)) if reply.code == 0));
+
+    for n in (0..3).filter(|n| *n != leader) {
+        three.metads[n].take().unwrap().shutdown().await;
+    }
+    let renew = Up::Renew(wire::Renew { id: 1 });
+    let ends = tokio::join!(last_answer(&mut a, request), last_answer(&mut b, renew));
+    // UNAVAILABLE, unless it has noticed meanwhile that it does not lead.
+    for end in [ends.0, ends.1] {
+        assert!(matches!(end, ErrorCode::Unavailable | ErrorCode::NotLeader), "{end:?}");
+    }
+    three.metads[leader].take().unwrap().shutdown().await;
 }
 
 #[tokio::test]

@@ -167,8 +167,14 @@ impl Cluster {
 
     /// A new session.
     pub async fn mount(&self) -> Mount {
+        self.mount_on("test").await
+    }
+
+    /// A new session of a client on this host.
+    pub async fn mount_on(&self, host: &str) -> Mount {
         let rpc = MetadClient::new(self.channel().await);
         let mut mount = Mount::new(rpc, self.bucket, self.root);
+        mount.host = host.to_owned();
         let (session, reclaim) = mount.hello(Vec::new()).await.unwrap();
         assert!(!reclaim);
         mount.session = session;
@@ -186,6 +192,7 @@ pub struct Mount {
     pub rpc: MetadClient<Channel>,
     pub stream: Option<Stream>,
     pub session: u64,
+    pub host: String,
     pub bucket: u64,
     pub root: u64,
     sequence: u64,
@@ -195,7 +202,8 @@ pub struct Mount {
 impl Mount {
     /// Before its first Hello.
     pub fn new(rpc: MetadClient<Channel>, bucket: u64, root: u64) -> Self {
-        Mount { rpc, stream: None, session: 0, bucket, root, sequence: 0, numbers: 0..0 }
+        let (session, host) = (0, "test".to_owned());
+        Mount { rpc, stream: None, session, host, bucket, root, sequence: 0, numbers: 0..0 }
     }
 
     /// Opens a stream and says Hello. Returns the session and whether metad wants claims.
@@ -203,7 +211,7 @@ impl Mount {
         let (up, rx) = mpsc::channel(64);
         let hello = wire::Hello {
             session: self.session,
-            host: "test".into(),
+            host: self.host.clone(),
             pid: 1,
             mountpoint: "/mnt".into(),
             supersedes,

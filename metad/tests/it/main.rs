@@ -9,5 +9,6 @@ mod fakes;
 mod group;
 mod harness;
 mod leases;
+mod locks;
 mod sessions;
 mod startup;

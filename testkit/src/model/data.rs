@@ -28,24 +28,34 @@ pub struct Write {
     /// Instead of the operation's time.
     pub mtime: Option<Timestamp>,
     pub kill_suid_sgid: bool,
+    /// Offsets and size count from the file's end.
+    pub append: bool,
 }
 
 /// loff_t's largest value.
 pub(super) const FILE_SIZE_MAX: u64 = i64::MAX as u64;
 
 impl Model {
-    pub fn write(&mut self, time: Timestamp, inode: InodeId, write: &Write) -> ModelResult<Attr> {
+    /// Answers also where the write's offsets count from.
+    pub fn write(
+        &mut self,
+        time: Timestamp,
+        inode: InodeId,
+        write: &Write,
+    ) -> ModelResult<(Attr, u64)> {
         let node = self.regular(inode)?;
-        let size = node.attr.size.max(write.size);
+        let base = if write.append { node.attr.size } else { 0 };
+        let size = node.attr.size.max(base + write.size);
         if size > FILE_SIZE_MAX {
             return Err(ErrorCode::TooBig);
         }
-        if write.runs.iter().any(|(at, data)| data.is_empty() || at + data.len() as u64 > size) {
+        let end = |at: &u64, data: &Vec<u8>| base + at + data.len() as u64;
+        if write.runs.iter().any(|(at, data)| data.is_empty() || end(at, data) > size) {
             return Err(ErrorCode::Invalid);
         }
         let Content::File(bytes) = &mut node.content else { return Err(ErrorCode::Invalid) };
         for (at, data) in &write.runs {
-            bytes.extend((*at..).zip(data.iter().copied()));
+            bytes.extend((base + at..).zip(data.iter().copied()));
         }
         node.attr.size = size;
         node.attr.allocated = bytes.len() as u64;
@@ -54,7 +64,7 @@ impl Model {
         }
         node.modified(time);
         node.attr.mtime = write.mtime.unwrap_or(time);
-        self.getattr(inode)
+        Ok((self.getattr(inode)?, base))
     }
 
     /// All bytes of a file, holes as zeros. For files that fit into memory.

@@ -24,7 +24,7 @@ fn an_unlinked_file_lives_until_purged() {
     assert!(!fs.purge(InodeId(2)));
     assert_eq!(fs.unlink(at(2), ROOT, b"f").unwrap().nlink, 0);
     let write = Write { runs: vec![(1, vec![5])], size: 2, ..Default::default() };
-    assert_eq!(fs.write(at(3), InodeId(2), &write).unwrap().allocated, 1);
+    assert_eq!(fs.write(at(3), InodeId(2), &write).unwrap().0.allocated, 1);
     assert_eq!(fs.read(InodeId(2)).unwrap(), [0, 5]);
     assert!(fs.purge(InodeId(2)));
     assert_eq!(fs.getattr(InodeId(2)), Err(ErrorCode::Stale));
@@ -139,7 +139,9 @@ fn a_file_that_is_changed_loses_its_capabilities() {
         match change {
             0 => fs.setattr(at(3), f, &chown),
             1 => fs.setattr(at(3), f, &SetAttr { kill_suid_sgid: true, ..Default::default() }),
-            2 => fs.write(at(3), f, &Write { kill_suid_sgid: true, ..Default::default() }),
+            2 => fs
+                .write(at(3), f, &Write { kill_suid_sgid: true, ..Default::default() })
+                .map(|(attr, _)| attr),
             _ => fs.punch(at(3), f, &Punch { kill_suid_sgid: true, ..Default::default() }),
         }
         .unwrap();

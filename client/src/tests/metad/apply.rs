@@ -1,5 +1,6 @@
 //! What each entry does.
 
+use ozone_proto::common;
 use ozone_proto::metad::{self as wire, Entry, EntryReply, entry::Op};
 use ozone_types::limits::FILE_SIZE_MAX;
 use ozone_types::{BlockId, ErrorCode, FsResult};
@@ -35,10 +36,12 @@ impl Inner {
                 }
                 node.attr.mode = s.mode.unwrap_or(node.attr.mode);
                 node.attr.mtime = s.mtime.or(node.attr.mtime);
+                node.attr.atime = s.atime.or(node.attr.atime);
+                node.attr.ctime = s.ctime.or(entry.time);
                 s.inode
             }
             Op::Write(w) => {
-                self.write(&w)?;
+                length = self.write(&w)?;
                 w.inode
             }
             Op::SetXattr(set) => self.set_xattr(set)?,
@@ -52,6 +55,7 @@ impl Inner {
                 length = self.clone_range(&clone, entry)?;
                 clone.to
             }
+            Op::Accessed(read) => return Ok(self.accessed(&read)),
             Op::ReleaseBlock(release) => return self.release_block(session, &release),
             other => panic!("the fake does not know {other:?}"),
         };
@@ -76,7 +80,9 @@ impl Inner {
             uid: c.uid,
             gid: c.gid,
             nlink: 1,
+            atime: entry.time,
             mtime: entry.time,
+            ctime: entry.time,
             ..wire::Attr::default()
         };
         self.nodes.insert(c.inode, Node { attr, ..Node::default() });
@@ -151,7 +157,19 @@ impl Inner {
         Ok(EntryReply::default())
     }
 
-    fn write(&mut self, w: &wire::Write) -> FsResult<()> {
+    fn accessed(&mut self, read: &wire::Accessed) -> EntryReply {
+        let Some(node) = self.nodes.get_mut(&read.inode) else { return EntryReply::default() };
+        let time = |at: Option<common::Timestamp>| at.map(|at| (at.secs, at.nanos));
+        let attr = &mut node.attr;
+        if time(read.atime) < time(attr.ctime).max(time(attr.atime)) {
+            return EntryReply::default();
+        }
+        attr.atime = read.atime;
+        EntryReply { attr: Some(*attr), ..EntryReply::default() }
+    }
+
+    /// Answers where the bytes of an append begin.
+    fn write(&mut self, w: &wire::Write) -> FsResult<u64> {
         for e in &w.extents {
             let block = self.blocks.get_mut(&e.block_id()?).ok_or(ErrorCode::BlockNotFound)?;
             let end = e.block_offset + e.length;
@@ -161,14 +179,17 @@ impl Inner {
             block.length = block.length.max(end);
         }
         let node = self.nodes.get_mut(&w.inode).ok_or(ErrorCode::NotFound)?;
+        let base = if w.append { node.attr.size } else { 0 };
         for e in &w.extents {
-            cut(node, e.offset, e.offset + e.length);
-            node.extents.insert(e.offset, (e.length, e.block_id()?, e.block_offset));
+            let at = base + e.offset;
+            cut(node, at, at + e.length);
+            node.extents.insert(at, (e.length, e.block_id()?, e.block_offset));
         }
-        node.attr.size = node.attr.size.max(w.size);
+        node.attr.size = node.attr.size.max(base + w.size);
         node.attr.mtime = w.mtime;
+        node.attr.ctime = w.mtime;
         kill(node, w.kill_suid_sgid);
-        Ok(())
+        Ok(base)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A metad in memory: sessions, leases with recalls, batches with duplicate detection, seals.
 
 mod apply;
+mod locks;
 mod serve;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,11 +22,20 @@ pub const ROOT: u64 = 1;
 #[derive(Default)]
 struct Session {
     down: Option<mpsc::UnboundedSender<FsResult<SessionDown>>>,
+    /// The number of its stream: what comes late on an earlier one is not executed.
+    stream: u64,
     /// Inode → opened for writing, and the lease.
     opens: HashMap<u64, (bool, LeaseKind)>,
     dedup: HashMap<u64, CommitReply>,
     recalls: HashMap<u64, Recall>,
     reclaimed: bool,
+}
+
+impl Session {
+    fn break_stream(&mut self) {
+        self.down = None;
+        self.stream += 1;
+    }
 }
 
 #[derive(Clone, Default)]
@@ -63,6 +73,7 @@ struct Inner {
     /// What Statfs says.
     free_bytes: u64,
     down: bool,
+    locks: locks::Locks,
 }
 
 /// The cluster's metad; several clients share one.
@@ -97,7 +108,7 @@ impl FakeMetad {
         let mut inner = self.inner.lock();
         inner.down = down;
         if down {
-            inner.sessions.values_mut().for_each(|s| s.down = None);
+            inner.sessions.values_mut().for_each(Session::break_stream);
         }
     }
 
@@ -112,8 +123,10 @@ impl FakeMetad {
 
     /// Another leader that knows no opens and no leases.
     pub fn fail_over(&self) {
-        for session in self.inner.lock().sessions.values_mut() {
-            session.down = None;
+        let mut inner = self.inner.lock();
+        inner.locks.fail_over();
+        for session in inner.sessions.values_mut() {
+            session.break_stream();
             session.opens.clear();
             session.recalls.clear();
             session.reclaimed = false;
@@ -122,11 +135,12 @@ impl FakeMetad {
     }
 
     pub fn break_streams(&self) {
-        self.inner.lock().sessions.values_mut().for_each(|s| s.down = None);
+        self.inner.lock().sessions.values_mut().for_each(Session::break_stream);
     }
 
     pub fn end_sessions(&self) {
         let mut inner = self.inner.lock();
+        inner.locks.fail_over();
         for session in std::mem::take(&mut inner.sessions).into_values() {
             if let Some(down) = session.down {
                 let ended = session_down::Message::Ended(Ended { why: "test".into() });
@@ -229,9 +243,12 @@ impl FakeMetad {
         inner.nodes.get(&inode).cloned().ok_or_else(|| FsError::new(ErrorCode::NotFound))
     }
 
-    fn up(self: &Arc<Self>, id: u64, message: session_up::Message) {
+    fn up(self: &Arc<Self>, id: u64, stream: u64, message: session_up::Message) {
         let mut inner = self.inner.lock();
         let Some(session) = inner.sessions.get_mut(&id) else { return };
+        if session.stream != stream {
+            return;
+        }
         match message {
             session_up::Message::Renew(r) => {
                 send(session, session_down::Message::Renewed(Renewed { id: r.id }));
@@ -250,8 +267,12 @@ impl FakeMetad {
                 let ended = session_down::Message::Ended(Ended { why: "goodbye".into() });
                 send(session, ended);
                 inner.sessions.remove(&id);
+                inner.end_locks(id);
             }
             session_up::Message::Hello(_) => panic!("Hello twice"),
+            session_up::Message::Lock(_)
+            | session_up::Message::CancelLock(_)
+            | session_up::Message::HeldLocks(_) => inner.lock_message(id, message),
         }
         drop(inner);
         self.changed.notify_waiters();

@@ -32,7 +32,7 @@ impl Metad for Handle {
         let metad = self.0.clone();
         let (up, mut rx) = mpsc::channel(64);
         let (down, stream) = mpsc::unbounded_channel();
-        let id = {
+        let (id, number) = {
             let mut inner = metad.inner.lock();
             if inner.down {
                 return refuse(ErrorCode::Unavailable);
@@ -50,16 +50,17 @@ impl Metad for Handle {
             let lease_ms = inner.lease_ms;
             let session = inner.sessions.get_mut(&id).unwrap();
             session.down = Some(down);
+            session.stream += 1;
             let welcome = Welcome { session: id, lease_ms, reclaim: !session.reclaimed };
             send(session, session_down::Message::Welcome(welcome));
             for recall in session.recalls.values() {
                 send(session, session_down::Message::Recall(*recall));
             }
-            id
+            (id, session.stream)
         };
         tokio::spawn(async move {
             while let Some(SessionUp { message: Some(message) }) = rx.recv().await {
-                metad.up(id, message);
+                metad.up(id, number, message);
             }
         });
         Ok(SessionStream { up, down: Box::pin(UnboundedReceiverStream::new(stream)) })

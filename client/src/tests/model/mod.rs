@@ -276,7 +276,7 @@ impl World {
                 let target = self.handle(at, to, true).await;
                 let source = self.handle(at, file, false).await;
                 let copied =
-                    client.copy_range(&source, offset, &target, to_offset, len as u64).await;
+                    client.copy_range(&source, offset, &target, to_offset, len as u64, true).await;
                 let part = self.model[file].part(offset as usize, len);
                 if file == to && offset.abs_diff(to_offset) < part.len() as u64 {
                     assert_eq!(copied.unwrap_err().code(), ErrorCode::Invalid);

@@ -1,5 +1,6 @@
 //! `apply` on a real store over a simulated disk.
 
+mod accessed;
 mod batches;
 mod blocks;
 mod buckets;

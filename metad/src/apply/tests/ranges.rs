@@ -1,4 +1,4 @@
-//! punch and clone, beside what the model shows: extents, references, limits.
+//! punch, clone and append, beside what the model shows: extents, references, limits.
 
 use ozone_proto::metad::{Clone, Punch, ReleaseBlock, Setattr, Unlink, Write};
 use ozone_types::limits::CLONE_EXTENTS_MAX;
@@ -194,4 +194,61 @@ fn a_clone_needs_two_files_and_room() {
     assert_eq!(cloned(&mut bed, clone((from, 0), (to, max - 10), u64::MAX)), 10);
     let attr = ops::getattr(&bed.view(), bed.bucket, to).unwrap();
     assert_eq!((attr.size, attr.allocated), (max, 0));
+}
+
+fn append(inode: InodeId, size: u64, extents: Vec<common::Extent>) -> Op {
+    Op::Write(Write { inode: inode.0, extents, size, append: true, ..Default::default() })
+}
+
+#[test]
+fn appends_of_many_sessions_stand_one_behind_the_other() {
+    let mut bed = Bed::new();
+    let (file, first) = (bed.create("f"), bed.allocate());
+    let begins = |bed: &mut Bed, op| bed.commit_replies(vec![op]).unwrap().remove(0).length;
+    assert_eq!(begins(&mut bed, append(file, 10, vec![extent(0, 10, first, 0)])), 0);
+    (bed.session, bed.sequence) = (bed.open_session(), 1);
+    let second = bed.allocate();
+    // Meant for the end of the file as it was, laid at the end as it is; with a hole and two extents.
+    let runs = vec![extent(0, 3, second, 0), extent(5, 2, second, 3)];
+    assert_eq!(begins(&mut bed, append(file, 8, runs)), 10);
+    // Two in one batch, around another write.
+    let ops = vec![
+        append(file, 1, vec![extent(0, 1, second, 5)]),
+        write(file, 30, vec![]),
+        append(file, 2, vec![extent(0, 2, second, 6)]),
+    ];
+    let replies = bed.commit_replies(ops).unwrap();
+    assert_eq!(replies.iter().map(|r| r.length).collect::<Vec<_>>(), [18, 0, 30]);
+    assert_eq!(replies[2].attr.as_ref().unwrap().size, 32);
+    let parts = [
+        extent(0, 10, first, 0),
+        extent(10, 3, second, 0),
+        extent(15, 2, second, 3),
+        extent(18, 1, second, 5),
+        extent(30, 2, second, 6),
+    ];
+    assert_eq!(extents(&bed, file), parts);
+    bed.assert_sound();
+}
+
+#[test]
+fn an_append_needs_room_and_stays_within_its_size() {
+    let mut bed = Bed::new();
+    let (file, block) = (bed.create("f"), bed.allocate());
+    let max = i64::MAX as u64;
+    bed.commit_one(write(file, max - 5, vec![])).unwrap();
+    for (op, code) in [
+        (append(file, 6, vec![]), ErrorCode::TooBig),
+        (append(file, u64::MAX, vec![]), ErrorCode::TooBig),
+        (append(file, 5, vec![extent(0, 6, block, 0)]), ErrorCode::Invalid),
+        (append(file, 5, vec![extent(u64::MAX, 1, block, 0)]), ErrorCode::Invalid),
+        (append(file, 0, vec![extent(0, 1, block, 0)]), ErrorCode::Invalid),
+        (append(bed.root, 1, vec![]), ErrorCode::IsDir),
+    ] {
+        let words = format!("{op:?}");
+        assert_eq!(bed.commit_one(op), Err(code), "{words}");
+    }
+    let attr = bed.commit_one(append(file, 5, vec![extent(0, 5, block, 0)])).unwrap();
+    assert_eq!((attr.size, attr.allocated), (max, 5));
+    bed.assert_sound();
 }

@@ -4,6 +4,7 @@ use ozone_proto::metad::{Mkdir, RemoveXattr, SetXattr, Setattr, Unlink, Write};
 use ozone_types::limits::{XATTR_LIST_MAX, XATTR_SIZE_MAX};
 
 use super::*;
+use crate::acl::tests::value as acl;
 use crate::error::{OpError, OpResult};
 use crate::ops;
 use crate::tables::{INODES, InodeKey, XATTRS};
@@ -30,17 +31,6 @@ fn answer<T>(result: OpResult<T>) -> Result<T, ErrorCode> {
         OpError::Refused(err) => err.code(),
         OpError::Fatal(err) => panic!("{err}"),
     })
-}
-
-/// An ACL's value, of entries as `tag, permissions, id`.
-fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
-    let mut value = vec![2, 0, 0, 0];
-    for (tag, perm, id) in entries {
-        value.extend(tag.to_le_bytes());
-        value.extend(perm.to_le_bytes());
-        value.extend(id.to_le_bytes());
-    }
-    value
 }
 
 const N: u32 = u32::MAX;

@@ -14,10 +14,9 @@ impl Pair {
         inode: InodeId,
         runs: &[(u64, u64)],
         hole: u64,
-        kill: bool,
-        scatter: bool,
-    ) -> (Op, ModelResult<TypedAttr>) {
-        let mut write = model::Write { kill_suid_sgid: kill, ..Default::default() };
+        [kill, scatter, append]: [bool; 3],
+    ) -> (Op, ModelResult<(TypedAttr, u64)>) {
+        let mut write = model::Write { kill_suid_sgid: kill, append, ..Default::default() };
         let mut extents = Vec::new();
         for &(offset, length) in runs {
             self.fill = self.fill.wrapping_add(1);
@@ -40,6 +39,7 @@ impl Pair {
             size: write.size,
             mtime: write.mtime.map(Into::into),
             kill_suid_sgid: kill,
+            append,
         });
         (op, self.model.write(now, inode, &write))
     }

@@ -153,9 +153,12 @@ impl Pair {
     }
 
     /// One change, done in the model and worded for the tables: the attributes after it, and the
-    /// bytes that a clone has done.
+    /// bytes that a clone has done, or where an append begins.
     fn step(&mut self, now: Timestamp, step: &Step) -> (Op, ModelResult<(TypedAttr, u64)>) {
         let (op, result) = match *step {
+            Step::Write { inode, ref runs, hole, kill, scatter, append } => {
+                return self.write(now, self.pick(inode), runs, hole, [kill, scatter, append]);
+            }
             Step::Clone { from, to, from_offset, to_offset, length, kill } => {
                 return self.clone_range(now, (from, from_offset), (to, to_offset), length, kill);
             }
@@ -168,9 +171,6 @@ impl Pair {
             Step::RemoveXattr { inode, name } => self.removexattr(now, inode, name),
             Step::Setattr { inode, size, mode, owner, times } => {
                 self.setattr(now, self.pick(inode), size, mode, owner, times)
-            }
-            Step::Write { inode, ref runs, hole, kill, scatter } => {
-                self.write(now, self.pick(inode), runs, hole, kill, scatter)
             }
             _ => self.name_step(now, step),
         };
@@ -397,6 +397,7 @@ fn the_random_work_is_worth_its_time() {
         ("setattr", &["ok", "NOT_SUPPORTED_OPERATION"]),
         ("truncate", &["ok", "IS_A_DIRECTORY", "FILE_TOO_BIG"]),
         ("write", &["ok", "IS_A_DIRECTORY", "INVALID_REQUEST"]),
+        ("append", &["ok", "IS_A_DIRECTORY", "FILE_TOO_BIG"]),
         ("create", &["an ACL inherited"]),
         ("mkdir", &["an ACL inherited"]),
         ("setattr", &["of an ACL"]),

@@ -20,7 +20,7 @@ pub(super) enum Step {
     Rmdir { at: (Pick, u8) },
     Rename { from: (Pick, u8), to: (Pick, u8), mode: u8 },
     Setattr { inode: Pick, size: Option<u64>, mode: Option<u32>, owner: Option<u32>, times: u8 },
-    Write { inode: Pick, runs: Vec<(u64, u64)>, hole: u64, kill: bool, scatter: bool },
+    Write { inode: Pick, runs: Vec<(u64, u64)>, hole: u64, kill: bool, scatter: bool, append: bool },
     Punch { inode: Pick, offset: u64, length: u64, size: u64, kill: bool },
     Clone { from: Pick, to: Pick, from_offset: u64, to_offset: u64, length: u64, kill: bool },
     SetXattr { inode: Pick, name: u8, value: Value, flags: u8 },
@@ -41,15 +41,7 @@ impl Value {
         match self {
             Value::Bytes(bytes) => bytes.clone(),
             Value::Zeros(length) => vec![0; *length],
-            Value::Acl(entries) => {
-                let mut value = vec![2, 0, 0, 0];
-                for (tag, perm, id) in entries {
-                    value.extend(tag.to_le_bytes());
-                    value.extend(perm.to_le_bytes());
-                    value.extend(id.to_le_bytes());
-                }
-                value
-            }
+            Value::Acl(entries) => crate::acl::tests::value(entries),
         }
     }
 }
@@ -224,9 +216,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(inode, size, mode, owner, times)| {
                 Step::Setattr { inode, size, mode, owner, times }
             }),
-        6 => (file_pick(), runs, 0..100u64, any::<bool>(), any::<bool>())
-            .prop_map(|(inode, runs, hole, kill, scatter)| {
-                Step::Write { inode, runs, hole, kill, scatter }
+        7 => (file_pick(), runs, 0..100u64, any::<[bool; 3]>())
+            .prop_map(|(inode, runs, hole, [kill, scatter, append])| {
+                Step::Write { inode, runs, hole, kill, scatter, append }
             }),
         6 => range_step(),
         8 => xattr_step(),
@@ -260,6 +252,7 @@ impl Step {
             Step::Rename { .. } => "rename",
             Step::Setattr { size: Some(_), .. } => "truncate",
             Step::Setattr { .. } => "setattr",
+            Step::Write { append: true, .. } => "append",
             Step::Write { .. } => "write",
             Step::Punch { .. } => "punch",
             Step::Clone { .. } => "clone",
