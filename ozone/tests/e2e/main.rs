@@ -13,6 +13,7 @@ mod fsx;
 mod harness;
 mod helper;
 mod namespaces;
+mod pjdfstest;
 mod posix;
 mod programs;
 mod quickstart;
