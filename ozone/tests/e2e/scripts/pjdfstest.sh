@@ -7,19 +7,14 @@ set -euo pipefail
 program=$1 config=$2 target=$3 binary=$4 data=$5
 shift 5
 
-mount --make-rprivate /
+. "$(dirname "$0")/private.sh"
+mkdir "$data/private"
+private "$data/private" /etc /usr/sbin
 # A second user beside nobody.
-for file in passwd group; do cp "/etc/$file" "$data/$file"; done
-echo 'ozonetest:x:40100:40100::/:/bin/false' >> "$data/passwd"
-echo 'ozonetest:x:40100:' >> "$data/group"
-for file in passwd group; do mount --bind "$data/$file" "/etc/$file"; done
+echo 'ozonetest:x:40100:40100::/:/bin/false' >> /etc/passwd
+echo 'ozonetest:x:40100:' >> /etc/group
 # mount(8) finds its helper for `-o remount`.
-mkdir "$data/sbin"
-for entry in /usr/sbin/*; do ln -s "$data/real/${entry##*/}" "$data/sbin/"; done
-ln -sf "$binary" "$data/sbin/mount.fuse.ozone"
-mkdir "$data/real"
-mount --bind /usr/sbin "$data/real"
-mount --bind "$data/sbin" /usr/sbin
+ln -sf "$binary" /usr/sbin/mount.fuse.ozone
 # Another filesystem, for links and renames that must not cross.
 mkdir "$data/other"
 mount -t tmpfs -o mode=755 tmpfs "$data/other"
