@@ -17,3 +17,4 @@ mod pjdfstest;
 mod posix;
 mod programs;
 mod quickstart;
+mod turns;
