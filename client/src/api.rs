@@ -57,6 +57,15 @@ pub struct RenameFlags {
     pub no_replace: bool,
     /// Swap the two names.
     pub exchange: bool,
+    /// Leave a whiteout, overlayfs's mark of a name that is gone, in place of the old name.
+    pub whiteout: Option<Owner>,
+}
+
+/// Whose something new is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// An extended attribute to be set.
@@ -166,6 +175,8 @@ pub struct DirPage {
     pub end: bool,
     /// What `..` stands for.
     pub parent: InodeId,
+    /// The highest cookie given so far: names that are made from now on have higher ones.
+    pub last_cookie: u64,
 }
 
 /// Space of the bucket's cluster, as users can fill it.

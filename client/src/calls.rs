@@ -10,7 +10,7 @@ use ozone_types::{ErrorCode, FsError, FsResult, RetryClass};
 use crate::core::Core;
 use crate::file::{File, change};
 use crate::locks::lost;
-use crate::queue::submit;
+use crate::queue::{BatchError, submit};
 use crate::session::{Live, Session};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
@@ -74,6 +74,23 @@ impl Core {
                 Ok(replies) => return replies.into_iter().next().ok_or_else(no_reply),
                 Err(err) if err.error.code() == ErrorCode::SessionEnded => {}
                 Err(err) => return Err(err.error),
+            }
+        }
+    }
+
+    /// Makes two changes, or neither. Errors as for [`Core::change`], and whose they are.
+    pub async fn change_both(
+        self: &Arc<Self>,
+        first: entry::Op,
+        second: entry::Op,
+    ) -> Result<(), BatchError> {
+        self.check_writable().map_err(|error| BatchError { entry: None, error })?;
+        loop {
+            let entries = [&first, &second].map(|op| self.entry(op.clone()));
+            match submit(self, entries.into()).await {
+                Ok(_) => return Ok(()),
+                Err(err) if err.error.code() == ErrorCode::SessionEnded => {}
+                Err(err) => return Err(err),
             }
         }
     }

@@ -8,7 +8,9 @@ use ozone_proto::metad::*;
 use ozone_types::limits::SYMLINK_MAX;
 use ozone_types::{Attr, ErrorCode, FileKind, FileName, FsError, FsResult, InodeId, Timestamp};
 
-use crate::api::{DirEntry, DirPage, NewNode, OpenMode, RenameFlags, SetAttr, StatFs, TimeSet};
+use crate::api::{
+    DirEntry, DirPage, NewNode, OpenMode, Owner, RenameFlags, SetAttr, StatFs, TimeSet,
+};
 use crate::calls::{Backoff, call};
 use crate::core::Core;
 use crate::file::handle::{Held, OpenFile};
@@ -18,6 +20,7 @@ use crate::numbers;
 
 /// Attributes of a listing that are asked for one by one, at a time.
 const GETATTRS: usize = 16;
+const S_IFCHR: u32 = 0o020_000;
 const S_IFREG: u32 = 0o100_000;
 const S_IFMT: u32 = 0o170_000;
 
@@ -159,6 +162,7 @@ impl Core {
             entries: entries.into_iter().collect::<FsResult<_>>()?,
             end: reply.end,
             parent: InodeId(reply.parent),
+            last_cookie: reply.last_cookie,
         })
     }
 
@@ -366,9 +370,35 @@ impl Core {
             let step = pipeline::push_out(self, other.file());
             pipeline::wait_done(other.file(), step).await;
         }
-        match self.dirty_named(parent, name).await? {
-            Some(held) => self.change_behind(held.file(), op).await.map(drop),
-            None => self.change(op).await.map(drop),
+        let dirty = self.dirty_named(parent, name).await?;
+        match (flags.whiteout, dirty) {
+            (Some(owner), dirty) => {
+                if let Some(held) = dirty {
+                    let step = pipeline::push_out(self, held.file());
+                    pipeline::wait_done(held.file(), step).await;
+                }
+                self.rename_leaving(op, parent, name, owner).await
+            }
+            (None, Some(held)) => self.change_behind(held.file(), op).await.map(drop),
+            (None, None) => self.change(op).await.map(drop),
+        }
+    }
+
+    /// Renames, and makes a whiteout where the old name was.
+    async fn rename_leaving(
+        self: &Arc<Self>,
+        rename: entry::Op,
+        parent: InodeId,
+        name: &FileName,
+        owner: Owner,
+    ) -> FsResult<()> {
+        let Owner { uid, gid } = owner;
+        let node = NewNode { mode: S_IFCHR, uid, gid, rdev: 0, umask: 0 };
+        let left = create_op(parent, name, self.new_inode().await?, node, false);
+        match self.change_both(rename, entry::Op::Create(left)).await {
+            // Two names of one inode: such a rename does nothing.
+            Err(err) if err.entry == Some(1) && err.error.code() == ErrorCode::Exists => Ok(()),
+            result => result.map_err(|err| err.error),
         }
     }
 

@@ -206,7 +206,7 @@ impl Backend for Fake {
     ) -> FsResult<DirPage> {
         self.locked(|nodes| {
             let dir = nodes.get(inode)?;
-            let parent = dir.parent;
+            let (parent, last_cookie) = (dir.parent, dir.last_cookie);
             let mut names: Vec<_> =
                 dir.names.iter().map(|(name, &(inode, at))| (at, name.clone(), inode)).collect();
             names.retain(|(at, ..)| *at > cookie);
@@ -223,7 +223,8 @@ impl Backend for Fake {
                     attr: attrs.then_some(attr),
                 })
             });
-            Ok(DirPage { entries: entries.collect::<FsResult<_>>()?, end, parent })
+            let entries = entries.collect::<FsResult<_>>()?;
+            Ok(DirPage { entries, end, parent, last_cookie })
         })
         .await
     }
@@ -306,7 +307,12 @@ impl Backend for Fake {
                 return Err(ErrorCode::Exists.into());
             }
             nodes.get(parent)?.names.remove(name.as_bytes());
-            nodes.name(new_parent, new_name, inode)
+            nodes.name(new_parent, new_name, inode)?;
+            if let Some(Owner { uid, gid }) = flags.whiteout {
+                let mode = libc::S_IFCHR;
+                nodes.add(parent, name, NewNode { mode, uid, gid, rdev: 0, umask: 0 })?;
+            }
+            Ok(())
         })
         .await
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// A program, and the package that has it.
+/// A program (or a file by its whole path), and the package that has it.
 pub struct Need {
     program: &'static str,
     package: &'static str,
@@ -31,6 +31,8 @@ pub const TESTS: &[Need] = &[
     need_of("sha256sum", "coreutils"),
     need_of("ip", "iproute2"),
     need_of("unshare", "util-linux"),
+    // pjdfstest is linked with it.
+    need_of("/usr/include/sys/acl.h", "libacl1-dev"),
 ];
 
 /// Installs what is missing, or says what to install.

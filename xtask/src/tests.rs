@@ -9,7 +9,10 @@ use crate::{Outcome, cargo, packages, root, run};
 /// The profile that tests are built with: optimised, with the checks of a debug build, so that one
 /// build serves the unit tests and the mounts that move gigabytes.
 const PROFILE: &str = "checked";
-const FSX: &str = "fsx@0.3.2";
+/// Programs that the tests run, built beside our own: their crates, and the variables that say where
+/// they are.
+const TOOLS: [(&str, &str, &str); 2] =
+    [("fsx", "0.3.2", "OZONE_TEST_FSX"), ("pjdfstest", "0.2.2", "OZONE_TEST_PJDFSTEST")];
 
 #[derive(Default)]
 struct Counts {
@@ -25,12 +28,13 @@ pub fn run_all(args: &[String]) -> Outcome {
         return Err(format!("cargo xtask test: unknown option '{odd}'"));
     }
     packages::need(packages::TESTS)?;
-    let tools = install_fsx()?;
     let mut command = cargo();
     command
         .args(["test", "--workspace", "--profile", PROFILE, "--no-fail-fast"])
-        .env("OZONE_TEST_FSX", tools.join("bin/fsx"))
         .stdout(Stdio::piped());
+    for (name, version, variable) in TOOLS {
+        command.env(variable, install(name, version)?);
+    }
     if long {
         command.env("OZONE_TEST_LONG", "1");
     }
@@ -51,14 +55,16 @@ pub fn run_all(args: &[String]) -> Outcome {
     }
 }
 
-/// fsx (the crate) is a program; it is built beside our own, once.
-fn install_fsx() -> Result<PathBuf, String> {
-    let tools = root().join("target/tools");
-    if !tools.join("bin/fsx").exists() {
-        crate::run(cargo().args(["install", FSX, "--locked", "--quiet", "--root"]).arg(&tools))
-            .or_else(|_| run(cargo().args(["install", FSX, "--quiet", "--root"]).arg(&tools)))?;
+/// Where the program of a crate is, which is built if it is not there or is another version.
+fn install(name: &str, version: &str) -> Result<PathBuf, String> {
+    let tools = root().join("target/tools").join(format!("{name}-{version}"));
+    let program = tools.join("bin").join(name);
+    if !program.exists() {
+        let spec = format!("{name}@{version}");
+        crate::run(cargo().args(["install", &spec, "--locked", "--quiet", "--root"]).arg(&tools))
+            .or_else(|_| run(cargo().args(["install", &spec, "--quiet", "--root"]).arg(&tools)))?;
     }
-    Ok(tools)
+    Ok(program)
 }
 
 /// Adds up a line such as `test result: ok. 4 passed; 0 failed; 1 ignored; …`.

@@ -5,6 +5,7 @@ use ozone_types::{ErrorCode, FsResult};
 
 use super::*;
 use crate::api::{Allocate, Seek, SetAttr};
+use crate::file::seek::GRAIN;
 
 const ZERO: Allocate = Allocate::Zero { keep_size: false };
 
@@ -96,23 +97,29 @@ async fn holes_are_found_in_what_is_dirty_and_under_a_lease_nobody_is_asked() {
     let cluster = Cluster::new();
     let client = cluster.client().await;
     let file = create(&client, "f").await;
-    write(&client, &file, 100, &[1; 100]).await;
-    write(&client, &file, 300, &[1; 100]).await;
-    assert_eq!(client.seek(&file, 0, Seek::Data).await, Ok(100));
+    write(&client, &file, GRAIN, &[1; 100]).await;
+    write(&client, &file, 3 * GRAIN + 100, &[1; 100]).await;
+    let end = 3 * GRAIN + 200;
+    assert_eq!(client.seek(&file, 0, Seek::Data).await, Ok(GRAIN));
     assert_eq!(client.core().budget.dirty(), 0, "what is dirty is stored first");
     cluster.metad.set_down(true);
-    for (offset, data, hole) in [(0, 100, 0), (99, 100, 99), (100, 100, 200), (250, 300, 250)] {
+    for (offset, data, hole) in [
+        (0, GRAIN, 0),
+        (GRAIN - 1, GRAIN, GRAIN - 1),
+        (GRAIN + 150, GRAIN + 150, 2 * GRAIN),
+        (2 * GRAIN + 1, 3 * GRAIN, 2 * GRAIN + 1),
+        (end - 1, end - 1, end),
+    ] {
         assert_eq!(client.seek(&file, offset, Seek::Data).await, Ok(data));
         assert_eq!(client.seek(&file, offset, Seek::Hole).await, Ok(hole));
     }
-    assert_eq!(client.seek(&file, 399, Seek::Hole).await, Ok(400));
     for what in [Seek::Data, Seek::Hole] {
-        assert_eq!(code(client.seek(&file, 400, what).await), ErrorCode::NoSuchOffset);
+        assert_eq!(code(client.seek(&file, end, what).await), ErrorCode::NoSuchOffset);
     }
     cluster.metad.set_down(false);
-    allocate(&client, &file, 300, 401, ZERO).await;
-    assert_eq!(code(client.seek(&file, 250, Seek::Data).await), ErrorCode::NoSuchOffset);
-    assert_eq!(client.seek(&file, 400, Seek::Hole).await, Ok(400));
+    allocate(&client, &file, 3 * GRAIN, end + 1, ZERO).await;
+    assert_eq!(code(client.seek(&file, 2 * GRAIN, Seek::Data).await), ErrorCode::NoSuchOffset);
+    assert_eq!(client.seek(&file, end, Seek::Hole).await, Ok(end));
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,15 +131,15 @@ async fn a_map_of_many_pages_is_searched() {
     // No extent continues the one before it in its block.
     for odd in [1, 0] {
         for n in (odd..PIECES).step_by(2) {
-            write(&a, &file, 10 + n * 10, &[1; 10]).await;
+            write(&a, &file, GRAIN + n * 10, &[1; 10]).await;
         }
         a.fsync(&file).await.unwrap();
     }
     assert_eq!(cluster.metad.extents_of(file.inode().0), PIECES as usize);
-    let end = 10 + PIECES * 10;
+    let end = (GRAIN + PIECES * 10).next_multiple_of(GRAIN);
     allocate(&a, &file, 0, end + 10, Allocate::Extend).await;
     let other = open(&b, file.inode(), false).await;
-    for (offset, data, hole) in [(0, 10, 0), (10, 10, end), (end - 1, end - 1, end)] {
+    for (offset, data, hole) in [(0, GRAIN, 0), (GRAIN, GRAIN, end), (end - 1, end - 1, end)] {
         assert_eq!(b.seek(&other, offset, Seek::Data).await, Ok(data));
         assert_eq!(b.seek(&other, offset, Seek::Hole).await, Ok(hole));
     }
@@ -154,7 +161,7 @@ async fn a_copy_shares_what_is_stored() {
     let copied = client.copy_range(&from, 100, &to, 1000, 50_000, true).await;
     assert_eq!(copied.unwrap(), 9600, "up to the end of the source");
     assert_eq!(client.core().budget.dirty(), 0);
-    assert_eq!(client.seek(&to, 1500, Seek::Hole).await, Ok(1600));
+    assert_eq!(client.seek(&to, 1500, Seek::Hole).await, Ok(10_600), "no hole has a whole block");
     let reads = cluster.blockds.ids().iter().map(|id| cluster.blockds.with(*id, |s| s.reads)).sum();
     assert_eq!(0usize, reads, "no byte was moved");
     let expected = [&[7; 1000], &source[100..]].concat();

@@ -21,7 +21,7 @@ pub(super) struct Node {
     /// What a name stands for, and its cookie.
     pub names: BTreeMap<Vec<u8>, (InodeId, u64)>,
     pub parent: InodeId,
-    last_cookie: u64,
+    pub last_cookie: u64,
 }
 
 pub(super) fn now() -> Timestamp {

@@ -158,7 +158,7 @@ impl<B: Backend> Filesystem for Adapter<B> {
         let (name, new_name) = (owned(name), owned(new_name));
         let (how, whiteout) = rename_flags(flags);
         self.run(call, reply, async move |vfs| {
-            vfs.rename(call.inode, &name, to, &new_name, how, whiteout).await
+            vfs.rename(call.caller, call.inode, &name, to, &new_name, how, whiteout).await
         });
     }
 

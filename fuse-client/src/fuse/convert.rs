@@ -165,6 +165,7 @@ pub(super) fn rename_flags(flags: RenameFlags) -> (ozone_client::RenameFlags, bo
     let how = ozone_client::RenameFlags {
         no_replace: flags.contains(RenameFlags::RENAME_NOREPLACE),
         exchange: flags.contains(RenameFlags::RENAME_EXCHANGE),
+        whiteout: None,
     };
     (how, flags.contains(RenameFlags::RENAME_WHITEOUT))
 }
@@ -475,7 +476,7 @@ mod tests {
             (RenameFlags::RENAME_WHITEOUT, false, false, true),
             (RenameFlags::all(), true, true, true),
         ] {
-            let expected = ozone_client::RenameFlags { no_replace, exchange };
+            let expected = ozone_client::RenameFlags { no_replace, exchange, whiteout: None };
             assert_eq!(rename_flags(flags), (expected, whiteout), "{flags}");
         }
     }

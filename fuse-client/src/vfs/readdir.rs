@@ -5,7 +5,7 @@
 //! the directory, and an offset means the same after years (telldir(3), or an NFS client).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ozone_client::{DirEntry, DirPage};
 use ozone_types::limits::READDIR_PAGE;
@@ -46,12 +46,29 @@ pub(super) struct Listing {
     ahead: Mutex<Option<Batch>>,
     /// How many entries with attributes go into one answer; what does not fit is fetched again.
     room: AtomicU32,
+    /// The last cookie when the listing began. It ends there, or a program that renames what it finds
+    /// would find it again for ever.
+    last: AtomicU64,
 }
 
 impl Default for Listing {
     fn default() -> Self {
         // What fits in the 32 KiB that libc asks for.
-        Listing { ahead: Mutex::new(None), room: AtomicU32::new(192) }
+        let (room, last) = (AtomicU32::new(192), AtomicU64::new(u64::MAX));
+        Listing { ahead: Mutex::new(None), room, last }
+    }
+}
+
+impl Listing {
+    /// Cuts off what is newer than the listing. `from` is the cookie that the page was asked for.
+    fn bound(&self, from: u64, page: &mut DirPage) {
+        if from == 0 {
+            self.last.store(page.last_cookie, Ordering::Relaxed);
+        }
+        let last = self.last.load(Ordering::Relaxed);
+        let old = page.entries.partition_point(|entry| entry.cookie <= last);
+        page.end |= old < page.entries.len();
+        page.entries.truncate(old);
     }
 }
 
@@ -80,6 +97,7 @@ impl<B: Backend> Vfs<B> {
         let mut from = offset.saturating_sub(AFTER_DOTS);
         loop {
             let mut page = self.client.readdir(inode, from, max, attrs).await?;
+            dir.listing.bound(from, &mut page);
             let last = page.entries.last().map(|entry| entry.cookie);
             // An entry without the attributes asked for went away since it was listed.
             page.entries.retain(|entry| !attrs || entry.attr.is_some());
@@ -166,16 +184,23 @@ mod tests {
 
     const DIR: InodeId = InodeId(10);
 
-    fn batch(offset: u64, cookies: &[u64]) -> Batch {
-        let entry = |&cookie| DirEntry {
+    fn entry(cookie: u64) -> DirEntry {
+        DirEntry {
             name: FileName::new(format!("f{cookie}").as_bytes()).unwrap(),
             inode: InodeId(100 + cookie),
             kind: FileKind::Regular,
             cookie,
             attr: None,
-        };
-        let entries = cookies.iter().map(entry).collect();
-        Batch::new(DIR, offset, DirPage { entries, end: true, parent: InodeId(9) }, false)
+        }
+    }
+
+    fn batch(offset: u64, cookies: &[u64]) -> Batch {
+        let entries = cookies.iter().map(|&cookie| entry(cookie)).collect();
+        Batch::new(DIR, offset, page(entries, true, 0), false)
+    }
+
+    fn page(entries: Vec<DirEntry>, end: bool, last_cookie: u64) -> DirPage {
+        DirPage { entries, end, parent: InodeId(9), last_cookie }
     }
 
     /// Fills with room for `room` entries.
@@ -201,6 +226,24 @@ mod tests {
         assert_eq!(all.at, 6);
         assert_eq!(list(&mut batch(1, &[]), 9), [("..".to_owned(), 9)]);
         assert!(list(&mut batch(2, &[]), 9).is_empty());
+    }
+
+    #[test]
+    fn a_listing_ends_where_the_directory_ended_when_it_began() {
+        let listing = Listing::default();
+        let bounded = |from, cookies: &[u64], end, last| {
+            let mut page = page(cookies.iter().map(|&c| entry(c)).collect(), end, last);
+            listing.bound(from, &mut page);
+            (page.entries.iter().map(|e| e.cookie).collect::<Vec<_>>(), page.end)
+        };
+        // Gone on with by somebody who has not begun it.
+        assert_eq!(bounded(4, &[5, 8], false, 8), (vec![5, 8], false));
+        assert_eq!(bounded(0, &[1, 4], false, 7), (vec![1, 4], false));
+        assert_eq!(bounded(4, &[6, 7], false, 9), (vec![6, 7], false));
+        assert_eq!(bounded(4, &[6, 8, 9], false, 9), (vec![6], true));
+        assert_eq!(bounded(7, &[8, 9], true, 9), (vec![], true));
+        // From the beginning again.
+        assert_eq!(bounded(0, &[6, 8, 9], true, 9), (vec![6, 8, 9], true));
     }
 
     #[test]

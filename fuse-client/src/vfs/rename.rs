@@ -1,13 +1,15 @@
-use ozone_client::RenameFlags;
+use ozone_client::{Owner, RenameFlags};
 use ozone_types::{ErrorCode, FsResult, InodeId};
 
-use super::{Backend, Vfs, name};
+use super::{Backend, Request, Vfs, name};
 
 impl<B: Backend> Vfs<B> {
-    /// `whiteout` is overlayfs's RENAME_WHITEOUT. Errors: INVALID_REQUEST for that, and for NOREPLACE
-    /// together with EXCHANGE.
+    /// `whiteout`: leave one of the caller's. Errors: INVALID_REQUEST for EXCHANGE together with
+    /// NOREPLACE or a whiteout.
+    #[allow(clippy::too_many_arguments)] // those of the system call
     pub async fn rename(
         &self,
+        request: Request,
         parent: InodeId,
         child: &[u8],
         new_parent: InodeId,
@@ -15,9 +17,11 @@ impl<B: Backend> Vfs<B> {
         flags: RenameFlags,
         whiteout: bool,
     ) -> FsResult<()> {
-        if whiteout || flags.no_replace && flags.exchange {
+        if flags.exchange && (whiteout || flags.no_replace) {
             return Err(ErrorCode::Invalid.into());
         }
+        let owner = Owner { uid: request.uid, gid: request.gid };
+        let flags = RenameFlags { whiteout: whiteout.then_some(owner), ..flags };
         self.client.rename(parent, &name(child)?, new_parent, &name(new_child)?, flags).await
     }
 }

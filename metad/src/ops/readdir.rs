@@ -27,7 +27,11 @@ pub fn readdir(
         return Err(ErrorCode::NotDir.into());
     }
     let max = if max == 0 { READDIR_PAGE } else { max.min(READDIR_PAGE) } as usize;
-    let mut reply = ReaddirReply { parent: node.row.parent, ..Default::default() };
+    let mut reply = ReaddirReply {
+        parent: node.row.parent,
+        last_cookie: node.row.last_cookie,
+        ..Default::default()
+    };
     let Some(first) = cookie.checked_add(1) else {
         return Ok(ReaddirReply { end: true, ..reply });
     };

@@ -3,10 +3,44 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Cluster, run};
+use crate::harness::{Cluster, long, run};
 
-/// The kinds of operations that this version has; 0 leaves a kind out.
-const WEIGHTS: &str = "\
+/// How often each kind of operation is done; 0 leaves a kind out.
+const BUFFERED: &str = "\
+[weights]
+close_open = 1
+read = 10
+write = 10
+mapread = 0
+mapwrite = 0
+invalidate = 0
+truncate = 4
+fsync = 2
+fdatasync = 2
+posix_fallocate = 2
+punch_hole = 3
+sendfile = 2
+posix_fadvise = 2
+copy_file_range = 2
+";
+const MAPPED: &str = "\
+[weights]
+close_open = 1
+read = 2
+write = 2
+mapread = 10
+mapwrite = 10
+invalidate = 4
+truncate = 4
+fsync = 1
+fdatasync = 1
+posix_fallocate = 2
+punch_hole = 3
+sendfile = 0
+posix_fadvise = 2
+copy_file_range = 2
+";
+const ALL: &str = "\
 [weights]
 close_open = 1
 read = 10
@@ -17,8 +51,8 @@ invalidate = 2
 truncate = 4
 fsync = 2
 fdatasync = 2
-posix_fallocate = 0
-punch_hole = 0
+posix_fallocate = 2
+punch_hole = 3
 sendfile = 2
 posix_fadvise = 2
 copy_file_range = 2
@@ -29,25 +63,41 @@ fn fsx() -> PathBuf {
     path.map_or_else(|| "fsx".into(), PathBuf::from)
 }
 
-fn twenty_thousand(file: &Path, seed: u32) {
+fn exercise(file: &Path, weights: &str, seed: u32, operations: u32) {
     let local = tempfile::tempdir().unwrap();
     let config = local.path().join("fsx.toml");
-    std::fs::write(&config, WEIGHTS).unwrap();
+    std::fs::write(&config, weights).unwrap();
     let mut command = Command::new(fsx());
-    command.args(["-N", "20000", "-S", &seed.to_string(), "-f"]).arg(&config);
+    command.args(["-N", &operations.to_string(), "-S", &seed.to_string(), "-f"]).arg(&config);
     command.arg("-P").arg(local.path()).arg(file);
     run(&mut command);
 }
 
-#[test]
-fn buffered_and_mapped() {
+/// Each seed on a file of its own, and another on the same file after a remount.
+fn exercises(weights: &str) {
+    let (seeds, operations) = if long() { (10, 20_000) } else { (2, 5000) };
     let cluster = Cluster::start();
     let mut mount = cluster.mount();
-    for seed in [1, 2, 3] {
-        twenty_thousand(&mount.join(&format!("file{seed}")), seed);
+    for seed in 1..=seeds {
+        exercise(&mount.join(&format!("file{seed}")), weights, seed, operations);
     }
     mount.remount();
-    for seed in [4, 5, 6] {
-        twenty_thousand(&mount.join(&format!("file{}", seed - 3)), seed);
+    for seed in 1..=seeds {
+        exercise(&mount.join(&format!("file{seed}")), weights, seed + seeds, operations);
     }
+}
+
+#[test]
+fn buffered() {
+    exercises(BUFFERED);
+}
+
+#[test]
+fn mapped() {
+    exercises(MAPPED);
+}
+
+#[test]
+fn all_kinds() {
+    exercises(ALL);
 }

@@ -11,14 +11,15 @@ use crate::harness::process::Process;
 use crate::harness::{PATIENCE, await_within};
 
 /// A folder that everybody may enter.
-fn open_folder() -> TempDir {
+pub fn open_folder() -> TempDir {
     let dir = tempfile::Builder::new().prefix("ozone-e2e-").tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }
 
-/// Runs a script with process, mount and network namespaces of its own, that must succeed.
-fn stage(script: &str, args: &[&Path], data: &Path) {
+/// Runs a script with process, mount and network namespaces of its own, that must succeed; answers
+/// what it said.
+pub fn stage(script: &str, args: &[&Path], data: &Path) -> String {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/scripts");
     let mut command = Command::new("unshare");
     command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -29,6 +30,7 @@ fn stage(script: &str, args: &[&Path], data: &Path) {
     let said = fs::read_to_string(&log).unwrap_or_default();
     let _ = fs::remove_file(&log);
     assert!(status.success(), "{script}: {status}\n{said}");
+    said
 }
 
 /// The blocks of a section of README.md, in order.

@@ -83,6 +83,23 @@ fn renames() {
     rename2("two", "empty", RenameFlags::RENAME_EXCHANGE).unwrap();
     assert!(fs::metadata(at("two")).unwrap().is_dir());
     assert_eq!(read(&at("empty")), b"1");
+
+    // overlayfs's mark of a name that is gone stands where the name was, at once.
+    fs::write(at("gone"), b"moved").unwrap();
+    rename2("gone", "there", RenameFlags::RENAME_WHITEOUT).unwrap();
+    assert_eq!(read(&at("there")), b"moved");
+    let mark = fs::symlink_metadata(at("gone")).unwrap();
+    assert_eq!((mark.mode(), mark.rdev()), (libc::S_IFCHR, 0));
+    fs::hard_link(at("there"), at("same")).unwrap();
+    rename2("same", "there", RenameFlags::RENAME_WHITEOUT).unwrap();
+    assert_eq!(read(&at("same")), b"moved", "two names of one file: nothing happens");
+    assert_eq!(
+        rename2("none", "there", RenameFlags::RENAME_WHITEOUT),
+        Err(nix::errno::Errno::ENOENT)
+    );
+    let both = RenameFlags::RENAME_WHITEOUT | RenameFlags::RENAME_NOREPLACE;
+    assert_eq!(rename2("there", "same", both), Err(nix::errno::Errno::EEXIST));
+    assert_eq!(read(&at("there")), b"moved");
 }
 
 #[test]
@@ -145,6 +162,16 @@ fn directories_are_listed_whole_while_they_change() {
     }
     assert_eq!(seen, 3000, "removing while listing loses and repeats nothing");
     assert_eq!(shell(&dir, "ls -a"), ".\n..\n");
+    for n in 0..3000 {
+        File::create(dir.join(format!("f{n}"))).unwrap();
+    }
+    let mut seen = 0;
+    for entry in fs::read_dir(&dir).unwrap() {
+        fs::rename(entry.unwrap().path(), dir.join(format!("g{seen}"))).unwrap();
+        seen += 1;
+    }
+    assert_eq!(seen, 3000, "what has been renamed is not found again");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3000);
 }
 
 #[test]

@@ -194,8 +194,10 @@ impl Metad for Handle {
             cookie: at as u64 + 1,
             attr: None,
         });
-        let entries: Vec<_> = entries.skip(request.cookie as usize).collect();
-        Ok(ReaddirReply { entries, end: true, parent: ROOT, lease: None })
+        let entries: Vec<_> = entries.collect();
+        let last_cookie = entries.len() as u64;
+        let entries = entries.into_iter().skip(request.cookie as usize).collect();
+        Ok(ReaddirReply { entries, end: true, parent: ROOT, lease: None, last_cookie })
     }
 
     async fn extents(&self, request: ExtentsRequest) -> FsResult<ExtentsReply> {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use ozone_types::ErrorCode;
 
 use crate::api::{Seek, XattrMode};
+use crate::file::seek::GRAIN;
 
 pub const CAPABILITY: &[u8] = b"security.capability";
 
@@ -72,9 +73,12 @@ impl Plain {
         if offset >= self.len() {
             return Err(ErrorCode::NoSuchOffset);
         }
-        let found = self.data[offset..].iter().position(|data| *data == (what == Seek::Data));
-        match (found, what) {
-            (Some(at), _) => Ok((offset + at) as u64),
+        let grain = GRAIN as usize;
+        let blocks = self.data.chunks(grain).map(|block| block.contains(&true)).enumerate();
+        let mut found =
+            blocks.skip(offset / grain).filter(|(_, data)| *data == (what == Seek::Data));
+        match (found.next(), what) {
+            (Some((block, _)), _) => Ok(offset.max(block * grain) as u64),
             (None, Seek::Hole) => Ok(self.len() as u64),
             (None, Seek::Data) => Err(ErrorCode::NoSuchOffset),
         }

@@ -22,6 +22,11 @@ pub fn ozone() -> Command {
     Command::new(env!("CARGO_BIN_EXE_ozone"))
 }
 
+/// Whether there is time for everything (`cargo xtask test --long`).
+pub fn long() -> bool {
+    std::env::var_os("OZONE_TEST_LONG").is_some()
+}
+
 /// Waits until `done` answers something, looking often.
 pub fn await_some<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
     await_within(PATIENCE, what, done)

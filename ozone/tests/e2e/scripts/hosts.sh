@@ -17,21 +17,10 @@ await() {
     done
 }
 
-# Makes a system folder private: one of links to what is in it.
-shadow() {
-    local dir=$1 real="$data/real$1" new="$data/new$1" entry
-    mkdir -p "$real" "$new"
-    mount --bind "$dir" "$real"
-    for entry in "$real"/* "$real"/.[!.]*; do
-        if [ -e "$entry" ] || [ -L "$entry" ]; then ln -s "$entry" "$new/"; fi
-    done
-    mount --bind "$new" "$dir"
-}
-
-mount --make-rprivate /
-for dir in /etc /usr/sbin /usr/local/bin; do shadow $dir; done
+. "$(dirname "$0")/private.sh"
+mkdir "$data/private"
+private "$data/private" /etc /usr/sbin /usr/local/bin
 mount -t tmpfs tmpfs /run
-rm -f /etc/hosts /etc/fstab
 printf '127.0.0.1 localhost\n' > /etc/hosts
 for n in 1 2 3; do echo "10.77.0.$n host$n" >> /etc/hosts; done
 # The block installs what cargo built.

@@ -78,7 +78,7 @@ fn compare_listing(view: &View<'_>, bucket: BucketId, inode: InodeId, model: &Mo
             let expected = listed.next().expect("a name that the model does not have");
             assert_eq!((entry.inode, entry.kind), (expected.inode.0, expected.kind.raw()));
             assert_eq!(entry.name, expected.name);
-            assert!(entry.cookie > cookie);
+            assert!(entry.cookie > cookie && entry.cookie <= page.last_cookie);
             cookie = entry.cookie;
             let attr = entry.attr.unwrap();
             assert_same(&attr, &model.getattr(expected.inode).unwrap());
