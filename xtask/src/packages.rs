@@ -5,6 +5,7 @@ use std::process::Command;
 
 /// A program, and the package that has it.
 pub struct Need {
+    /// Its name, or where a package that has no program of its own is to be seen.
     program: &'static str,
     package: &'static str,
 }
@@ -31,6 +32,13 @@ pub const TESTS: &[Need] = &[
     need_of("sha256sum", "coreutils"),
     need_of("ip", "iproute2"),
     need_of("unshare", "util-linux"),
+    need_of("find", "findutils"),
+    need_of("vi", "vim-tiny"),
+    need_of("perl", "perl"),
+    need_of("python3", "python3"),
+    need_of("/usr/share/doc/python3-venv", "python3-venv"),
+    need_of("npm", "npm"),
+    need_of("pg_lsclusters", "postgresql"),
 ];
 
 /// Installs what is missing, or says what to install.
