@@ -9,4 +9,5 @@ mod languages;
 mod large;
 mod packages;
 mod postgres;
+mod shared;
 mod trees;
