@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-/// A program (or a file by its whole path), and the package that has it.
+/// A program, and the package that has it.
 pub struct Need {
+    /// Its name; the whole path of some file where a package has no program of its own.
     program: &'static str,
     package: &'static str,
 }
@@ -33,6 +34,13 @@ pub const TESTS: &[Need] = &[
     need_of("unshare", "util-linux"),
     // pjdfstest is linked with it.
     need_of("/usr/include/sys/acl.h", "libacl1-dev"),
+    need_of("find", "findutils"),
+    need_of("vi", "vim-tiny"),
+    need_of("perl", "perl"),
+    need_of("python3", "python3"),
+    need_of("/usr/share/doc/python3-venv", "python3-venv"),
+    need_of("npm", "npm"),
+    need_of("pg_lsclusters", "postgresql"),
 ];
 
 /// Installs what is missing, or says what to install.

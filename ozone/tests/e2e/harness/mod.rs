@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod process;
+pub mod sides;
 pub mod tree;
 
 use std::fs;
