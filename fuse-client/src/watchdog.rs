@@ -19,8 +19,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// Bit of SIGKILL (9) in a /proc signal mask.
 const SIGKILL: u64 = 1 << (9 - 1);
-/// PF_EXITING of the kernel's task flags.
-const EXITING: u64 = 0x4;
+/// The parent of the kernel's own threads.
+const KTHREADD: &str = "2";
 
 /// What may end a wait before its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,21 +104,25 @@ fn others_take(tid: u32, leader: u32, signals: u64) -> bool {
     })
 }
 
-/// Whether /proc/TID/stat shows a thread that is on its way out: its files are being closed, and
-/// nobody reads the result.
-fn exiting(stat: &str) -> bool {
-    // The second field, the program's name in parentheses, may hold anything.
-    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6));
-    flags.and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & EXITING != 0)
+/// Whether /proc/TID/status shows a thread that is on its way out: it has no memory any more, its files
+/// are being closed, and nobody reads the result. The kernel's own threads have no memory either.
+///
+/// /proc/TID/stat would tell by a flag, but on some kernels reading it waits for an exec(2) of that
+/// thread, which may be waiting for us: exec closes files.
+fn exiting(status: &str) -> bool {
+    let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    let memory = field("VmSize:").is_some();
+    let kernel = field("PPid:") == Some(KTHREADD) || field("Kthread:") == Some("1");
+    !memory && !kernel && field("PPid:").is_some()
 }
 
 /// Whether the thread wants its wait to end. A thread that cannot be found does not: what waits is
 /// then readahead whose caller went on, and somebody else may want the pages.
 fn gives_up(tid: u32, patience: Patience) -> bool {
-    if exiting(&std::fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default()) {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    if exiting(&status) {
         return true;
     }
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
     let Some(signals) = Signals::parse(&status) else { return false };
     match patience {
         Patience::Endless => false,
@@ -274,10 +278,13 @@ mod tests {
     }
 
     #[test]
-    fn exiting_is_read_behind_any_name() {
-        assert!(exiting("12 (a) b (c) D 1 12 12 0 -1 4194308 0 0"));
-        assert!(!exiting("12 (a) b (c) D 1 12 12 0 -1 4194304 0 0"));
-        assert!(!exiting(&std::fs::read_to_string("/proc/self/stat").unwrap()));
+    fn who_has_no_memory_is_exiting_unless_it_is_the_kernel() {
+        let of = |rest: &str| exiting(&format!("Name:\tx\nState:\tD\n{rest}"));
+        assert!(of("PPid:\t77\nKthread:\t0\nSigQ:\t0\n"));
+        assert!(of("PPid:\t77\n"), "an older kernel");
+        assert!(!of("PPid:\t77\nKthread:\t0\nVmPeak:\t10 kB\nVmSize:\t10 kB\n"));
+        assert!(!of("PPid:\t2\n") && !of("PPid:\t1\nKthread:\t1\n"));
+        assert!(!exiting(&std::fs::read_to_string("/proc/self/status").unwrap()));
         assert!(!exiting(""));
     }
 

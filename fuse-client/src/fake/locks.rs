@@ -47,6 +47,11 @@ impl Locks {
         self.0.lock().table.waits()
     }
 
+    /// Requests that were ready to wait, so far.
+    pub fn asked(&self) -> u64 {
+        self.0.lock().next
+    }
+
     /// What is held on a file.
     pub fn held(&self, inode: InodeId) -> Vec<FileLock> {
         self.0.lock().table.held_on(inode, OWN).collect()

@@ -299,7 +299,14 @@ fn a_signal_with_a_handler_interrupts_a_wait() {
         mount.lock_waits(1);
         let pid = nix::unistd::Pid::from_raw(child.id() as i32);
         let kill = |signal| nix::sys::signal::kill(pid, signal).unwrap();
+        let asked = mount.fake.locks.asked();
         kill(nix::sys::signal::Signal::SIGHUP);
+        let deadline = Instant::now() + PATIENCE;
+        while mount.fake.locks.asked() == asked {
+            assert!(Instant::now() < deadline, "the kernel does not ask again");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        mount.lock_waits(1);
         kill(nix::sys::signal::Signal::SIGUSR2);
         assert_eq!(line(&mut child), "other");
         mount.lock_waits(1);

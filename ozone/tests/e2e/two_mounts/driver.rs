@@ -18,6 +18,9 @@ const DEPTH: usize = 3;
 /// Modification times that are set begin here, in seconds; the model's own lie far below.
 pub const SET_TIMES: i64 = 1_000_000_000;
 
+/// Steps before one that went wrong that are told.
+const TOLD: usize = 60;
+
 /// The names on the way from the root to an inode.
 pub type Names = Vec<&'static str>;
 
@@ -40,6 +43,8 @@ pub struct Driver {
     seen: BTreeMap<(&'static str, i32), u64>,
     /// What is being done, for a message.
     pub doing: String,
+    /// What was done before.
+    history: Vec<String>,
 }
 
 impl Driver {
@@ -56,6 +61,7 @@ impl Driver {
             open: [Vec::new(), Vec::new()],
             seen: BTreeMap::new(),
             doing: String::new(),
+            history: Vec::new(),
         }
     }
 
@@ -148,7 +154,12 @@ impl Driver {
         expected: ModelResult<T>,
     ) -> bool {
         let expected = expected.map_err(ErrorCode::errno);
-        assert!(got == expected, "{}: {got:?}, not {expected:?}", self.doing);
+        if got != expected {
+            let last = self.history.len().saturating_sub(TOLD);
+            let before = self.history[last..].join("\n");
+            panic!("{}: {got:?}, not {expected:?}, after\n{before}", self.doing);
+        }
+        self.history.push(format!("{}: {got:?}", self.doing));
         let outcome = got.as_ref().err().copied().unwrap_or(0);
         *self.seen.entry((operation, outcome)).or_default() += 1;
         got.is_ok()

@@ -182,13 +182,14 @@ fn access_times_follow_the_option() {
         (shown.atime(), shown.atime_nsec())
     };
     let read_of = |options: &str, path: &str, times: usize| {
-        let mount = cluster.mount_with(options);
+        let mut mount = cluster.mount_with(options);
         let seen: Vec<_> = (0..times)
             .map(|_| {
                 fs::read(mount.join(path)).unwrap();
                 atime(&mount.join(path))
             })
             .collect();
+        mount.down();
         seen
     };
     let mut mount = cluster.mount();

@@ -1,6 +1,6 @@
 //! The operations, each on a mount and in the model.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{
     DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink,
@@ -169,7 +169,13 @@ impl Driver {
             _ => (RenameFlags::empty(), RenameMode::Replace),
         };
         self.doing = format!("rename {names:?} to {new:?} on {mount}, {mode:?}");
-        let done = calls::rename(&self.path(mount, &names), &self.path(mount, &new), flags);
+        let (from, to) = (self.path(mount, &names), self.path(mount, &new));
+        // Where the kernel still knows a directory by the name that it had before the other mount moved
+        // it, it finds out by a look, as mv(1) takes one, but not within a rename: that is ESTALE.
+        for path in [&from, &to] {
+            let _ = fs::symlink_metadata(path);
+        }
+        let done = calls::rename(&from, &to, flags);
         let now = self.now();
         let made = self.within(&names).and_then(|from| {
             let to = self.within(&new)?;
@@ -222,7 +228,8 @@ impl Driver {
     }
 
     fn bytes(&mut self) -> Vec<u8> {
-        let len = 1 + self.random.below(if self.random.below(4) == 0 { 6000 } else { 200 });
+        let most = if self.random.below(4) == 0 { 6000 } else { 200 };
+        let len = 1 + self.random.below(most);
         self.random.bytes(len as usize)
     }
 
