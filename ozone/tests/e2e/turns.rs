@@ -175,8 +175,8 @@ impl Trial {
                 self.doors[door].file.set_len(len).unwrap();
                 self.want.resize(len as usize, 0);
             }
-            66..78 => self.allocate(door, &tell),
-            78..83 => self.copy(door, &tell),
+            66..78 => self.allocate(door, tell),
+            78..83 => self.copy(door, tell),
             83..88 => {
                 self.tell(tell("sync", &(0..0)));
                 match kind {
@@ -194,7 +194,7 @@ impl Trial {
                 let Door { path, way, file } = &mut self.doors[door];
                 *file = open(path, *way);
             }
-            _ => self.seek(door, &tell),
+            _ => self.seek(door, tell),
         }
         let len = self.doors[door].file.metadata().unwrap().len();
         assert_eq!(len, self.want.len() as u64, "length of the file\n{}", self.story());
