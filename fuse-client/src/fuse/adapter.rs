@@ -296,7 +296,8 @@ impl<B: Backend> Filesystem for Adapter<B> {
         let (call, name) = (self.call("create", request, parent), owned(name));
         let append = appends(OpenFlags(flags));
         self.run(call, reply, async move |vfs| {
-            vfs.create(call.caller, call.inode, &name, mode, umask, append).await
+            let made = vfs.create(call.caller, call.inode, &name, mode, umask, append).await;
+            made.map_err(|err| convert::lost_race(err, flags))
         });
     }
 

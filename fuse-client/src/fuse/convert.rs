@@ -118,6 +118,15 @@ pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
     }
 }
 
+/// The error of a create when somebody else has made the file since the kernel looked: without O_EXCL
+/// it is to be opened. At ESTALE the kernel looks again, and finds it.
+pub(super) fn lost_race(err: FsError, flags: i32) -> FsError {
+    match err.code() {
+        ErrorCode::Exists if flags & libc::O_EXCL == 0 => ErrorCode::Stale.into(),
+        _ => err,
+    }
+}
+
 pub(super) fn appends(flags: OpenFlags) -> bool {
     flags.0 & libc::O_APPEND != 0
 }
