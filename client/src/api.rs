@@ -11,6 +11,8 @@ use ozone_types::{Attr, FileKind, FileName, InodeId, Timestamp};
 pub trait Kernel: Send + Sync {
     /// Forget all cached data of the inode, and its attributes.
     fn invalidate_data(&self, inode: InodeId);
+    /// Forget the attributes of the inode. Returns at once, so it may be called from anywhere.
+    fn invalidate_attr(&self, inode: InodeId);
     /// Forget what the name stands for.
     fn invalidate_entry(&self, parent: InodeId, name: &[u8]);
 }

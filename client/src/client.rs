@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ozone_platform::Clock;
@@ -110,6 +111,17 @@ impl Client {
     /// With the size and times of what is dirty here. Errors: STALE_INODE, NOT_FOUND.
     pub async fn getattr(&self, inode: InodeId) -> FsResult<Attr> {
         self.core.getattr(inode).await
+    }
+
+    /// How long the kernel may rely on these attributes, and on the name under which they were looked
+    /// up, without asking again. Zero while others may change them.
+    pub fn keep(&self, attr: &Attr) -> Duration {
+        self.core.keep(attr)
+    }
+
+    /// [`Client::keep`] of the answer that there is no such name.
+    pub fn keep_absent(&self, parent: InodeId, name: &FileName) -> Duration {
+        self.core.known.keep_absent(parent, name.as_bytes(), self.core.session.remaining())
     }
 
     /// Errors: INVALID_REQUEST if it is no symlink.

@@ -28,6 +28,9 @@ use crate::numbers::InodeNumbers;
 use crate::queue::Queue;
 use crate::session::{self, Session, SessionDir};
 
+/// Names and attributes may take this part of the configured memory, beside it.
+const NAMES_SHARE: u64 = 4;
+
 /// The client's state. Lock order: `Files::map`, then a file's state, then everything in here, of
 /// which no two are held together, except `locks` before `known`.
 pub struct Core {
@@ -82,6 +85,7 @@ impl Core {
         let (group, gather) = Group::new();
         let (pool, releases) = Pool::new();
         let (closed, closes) = mpsc::unbounded_channel();
+        let known = Known::new(config.memory / NAMES_SHARE);
         let core = Arc::new(Core {
             budget: Budget::new(config.memory),
             session: Session::new(clock.clone()),
@@ -102,7 +106,7 @@ impl Core {
             places: Places::default(),
             pool,
             metrics: Metrics::default(),
-            known: Known::default(),
+            known,
             locks: Locks::default(),
             shared: Mutex::default(),
             bucket: OnceLock::new(),
@@ -203,6 +207,14 @@ impl Core {
         let told = self.runtime.spawn_blocking(move || kernel.invalidate_data(inode));
         if let Err(err) = told.await {
             tracing::error!(%inode, %err, "the kernel could not be told to forget");
+        }
+    }
+
+    /// The attributes have changed without the kernel's doing.
+    pub fn invalidate_attr(&self, inode: InodeId) {
+        let kernel = self.kernel.read().clone();
+        if let Some(kernel) = kernel {
+            kernel.invalidate_attr(inode);
         }
     }
 

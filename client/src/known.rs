@@ -13,17 +13,25 @@
 //! * changes that overlap in one directory make it forgotten, since their replies may arrive in
 //!   another order than they were executed in.
 
+mod changes;
+
 use std::collections::HashMap;
+use std::time::Duration;
 
 use lru::LruCache;
-use ozone_proto::metad::{Entry, EntryReply, entry::Op};
+use ozone_proto::metad::{Entry, EntryReply};
 use ozone_types::{Attr, InodeId};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-/// Attributes that are remembered, about 200 bytes each.
-const ATTRS_MAX: usize = 64 * 1024;
-/// Names that are remembered, about 120 bytes each; a directory with more than half is not kept.
-const NAMES_MAX: usize = 96 * 1024;
+/// What is remembered of an inode takes so many bytes: its attributes 200, its name 120.
+const BYTES_EACH: u64 = 320;
+
+/// How long whoever asked may keep an answer ([`Known::keep`]), at most.
+const KEEP: Duration = Duration::from_millis(400);
+/// What was to be kept until a moment is really gone this much later: the kernel's time begins when the
+/// program that asked wakes up.
+const KEEP_SLACK: Duration = Duration::from_millis(600);
 
 /// What a name stands for, as far as it is known.
 #[derive(Debug, PartialEq)]
@@ -54,10 +62,12 @@ pub struct Changing {
 }
 
 /// Lock order: a leaf.
-#[derive(Default)]
 pub struct Known(Mutex<Inner>);
 
 struct Inner {
+    /// As many attributes are remembered, and as many names; a directory that alone has more than three
+    /// quarters of these is not.
+    capacity: usize,
     /// The lease's epoch while it is held.
     held: Option<u64>,
     /// Grants up to this epoch have been recalled.
@@ -70,6 +80,8 @@ struct Inner {
     names: usize,
     /// Directories with changes under way: how many, and whether there was ever more than one.
     busy: HashMap<InodeId, Busy>,
+    /// Until when somebody outside keeps answers.
+    kept: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -86,9 +98,10 @@ struct Busy {
     mixed: bool,
 }
 
-impl Default for Inner {
-    fn default() -> Self {
+impl Inner {
+    fn new(capacity: usize) -> Self {
         Inner {
+            capacity,
             held: None,
             recalled: 0,
             grant: 0,
@@ -97,11 +110,18 @@ impl Default for Inner {
             dirs: LruCache::unbounded(),
             names: 0,
             busy: HashMap::new(),
+            kept: None,
         }
     }
 }
 
 impl Known {
+    /// Remembers what fits into `bytes`, roughly.
+    pub fn new(bytes: u64) -> Self {
+        let capacity = usize::try_from(bytes / BYTES_EACH).unwrap_or(usize::MAX);
+        Known(Mutex::new(Inner::new(capacity.max(4))))
+    }
+
     /// Before the lease is asked for.
     pub fn asking(&self) -> Asking {
         Asking { grant: self.0.lock().grant }
@@ -157,6 +177,32 @@ impl Known {
         attr.map_or(Found::Unknown, |attr| Found::Attr(Box::new(attr)))
     }
 
+    /// How long whoever is told these attributes may rely on them, and on the name under which they were
+    /// looked up, without asking again; not longer than `lease`, what is left of the session's.
+    ///
+    /// So the kernel's caches need no list of what is in them and no call for each entry: when the lease
+    /// is recalled, [`Known::let_go`] waits out the longest of these times.
+    pub fn keep(&self, attr: &Attr, lease: Duration) -> Duration {
+        let mut inner = self.0.lock();
+        let known = inner.attrs.peek(&attr.inode).map(|known| known.version);
+        inner.keep(known == Some(attr.version), lease)
+    }
+
+    /// [`Known::keep`] of the answer that there is no such name.
+    pub fn keep_absent(&self, parent: InodeId, name: &[u8], lease: Duration) -> Duration {
+        let mut inner = self.0.lock();
+        let known = inner.name(parent, name) == Some(None);
+        inner.keep(known, lease)
+    }
+
+    /// Waits until nobody keeps anything that was told before the lease was lost.
+    pub async fn let_go(&self) {
+        let kept = self.0.lock().kept;
+        if let Some(until) = kept {
+            tokio::time::sleep_until(until + KEEP_SLACK).await;
+        }
+    }
+
     /// Before a read is sent; `None` if its answer is not to be remembered.
     pub fn reading(&self) -> Option<Reading> {
         let inner = self.0.lock();
@@ -199,7 +245,7 @@ impl Known {
     /// Before a batch is sent.
     pub fn begin(&self, entries: &[Entry]) -> Changing {
         let mut inner = self.0.lock();
-        let dirs: Vec<InodeId> = entries.iter().flat_map(dirs_of).flatten().collect();
+        let dirs: Vec<InodeId> = entries.iter().flat_map(changes::dirs_of).flatten().collect();
         for dir in &dirs {
             let busy = inner.busy.entry(*dir).or_default();
             busy.count += 1;
@@ -235,26 +281,16 @@ impl Known {
     }
 }
 
-/// The directories whose names an entry changes.
-fn dirs_of(entry: &Entry) -> [Option<InodeId>; 2] {
-    let one = |parent: u64| [Some(InodeId(parent)), None];
-    match &entry.op {
-        Some(Op::Create(op)) => one(op.parent),
-        Some(Op::Mkdir(op)) => one(op.parent),
-        Some(Op::Symlink(op)) => one(op.parent),
-        Some(Op::Link(op)) => one(op.parent),
-        Some(Op::Unlink(op)) => one(op.parent),
-        Some(Op::Rmdir(op)) => one(op.parent),
-        Some(Op::Rename(op)) if op.parent == op.new_parent => one(op.parent),
-        Some(Op::Rename(op)) => [Some(InodeId(op.parent)), Some(InodeId(op.new_parent))],
-        Some(Op::Setattr(_) | Op::SetXattr(_) | Op::RemoveXattr(_)) => [None, None],
-        Some(Op::Write(_) | Op::Punch(_) | Op::Clone(_) | Op::ReleaseBlock(_)) => [None, None],
-        Some(Op::Accessed(_)) => [None, None],
-        None => [None, None],
-    }
-}
-
 impl Inner {
+    fn keep(&mut self, known: bool, lease: Duration) -> Duration {
+        if !known || self.held.is_none() {
+            return Duration::ZERO;
+        }
+        let time = KEEP.min(lease);
+        self.kept = self.kept.max(Some(Instant::now() + time));
+        time
+    }
+
     fn forget(&mut self) {
         self.held = None;
         self.grant += 1;
@@ -300,7 +336,7 @@ impl Inner {
             Some(_) | None => {}
         }
         self.attrs.put(attr.inode, attr);
-        if self.attrs.len() > ATTRS_MAX {
+        if self.attrs.len() > self.capacity {
             self.attrs.pop_lru();
             // A late answer must not pass for news of what has just been dropped.
             self.tide += 1;
@@ -322,10 +358,10 @@ impl Inner {
         }
         let after = dir.names.len();
         self.names = self.names + after - before;
-        if after > NAMES_MAX / 2 {
+        if after > self.capacity / 4 * 3 {
             self.forget_dir(parent);
         }
-        while self.names > NAMES_MAX
+        while self.names > self.capacity
             && let Some((_, dir)) = self.dirs.pop_lru()
         {
             self.names -= dir.names.len();
@@ -353,56 +389,6 @@ impl Inner {
         match dir.names.get(name) {
             Some(known) => Some(*known),
             None => dir.complete.then_some(None),
-        }
-    }
-
-    /// What an executed entry has changed.
-    fn apply(&mut self, entry: &Entry, reply: &EntryReply) {
-        let inode = reply.attr.as_ref().and_then(|attr| self.put_wire(attr));
-        for other in &reply.others {
-            self.put_wire(other);
-        }
-        match &entry.op {
-            Some(Op::Create(op)) => self.set_name(InodeId(op.parent), &op.name, inode),
-            Some(Op::Symlink(op)) => self.set_name(InodeId(op.parent), &op.name, inode),
-            Some(Op::Link(op)) => self.set_name(InodeId(op.parent), &op.name, inode),
-            Some(Op::Mkdir(op)) => {
-                self.set_name(InodeId(op.parent), &op.name, inode);
-                if let Some(inode) = inode {
-                    self.forget_dir(inode);
-                    self.dirs.put(inode, Dir { complete: true, ..Dir::default() });
-                }
-            }
-            Some(Op::Unlink(op)) => self.set_name(InodeId(op.parent), &op.name, None),
-            Some(Op::Rmdir(op)) => self.set_name(InodeId(op.parent), &op.name, None),
-            Some(Op::Rename(op)) => self.renamed(op, inode),
-            // These change attributes only.
-            Some(Op::Setattr(_) | Op::SetXattr(_) | Op::RemoveXattr(_)) => {}
-            Some(Op::Write(_) | Op::Punch(_) | Op::Clone(_) | Op::ReleaseBlock(_)) => {}
-            Some(Op::Accessed(_)) | None => {}
-        }
-    }
-
-    /// `moved` has got the new name.
-    fn renamed(&mut self, op: &ozone_proto::metad::Rename, moved: Option<InodeId>) {
-        let (from, to) = (InodeId(op.parent), InodeId(op.new_parent));
-        let before = self.name(to, &op.new_name);
-        if op.exchange {
-            match before {
-                Some(Some(other)) => self.set_name(from, &op.name, Some(other)),
-                Some(None) | None => self.forget_name(from, &op.name),
-            }
-        } else {
-            match before {
-                // Two names of one inode: nothing has changed.
-                Some(Some(other)) if Some(other) == moved => return,
-                Some(_) => self.set_name(from, &op.name, None),
-                None => self.forget_name(from, &op.name),
-            }
-        }
-        match moved {
-            Some(moved) => self.set_name(to, &op.new_name, Some(moved)),
-            None => self.forget_name(to, &op.new_name),
         }
     }
 }

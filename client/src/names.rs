@@ -2,6 +2,7 @@
 //! answered, behind the data that they must not overtake.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use ozone_proto::metad::*;
@@ -14,7 +15,7 @@ use crate::api::{
 use crate::calls::{Backoff, call};
 use crate::core::Core;
 use crate::file::handle::{Held, OpenFile};
-use crate::file::{Pin, accessed, extents::Extents, open, pipeline};
+use crate::file::{File, Pin, accessed, extents::Extents, open, pipeline};
 use crate::known::Found;
 use crate::numbers;
 
@@ -86,6 +87,16 @@ impl Core {
                 }
                 Err(err)
             }
+        }
+    }
+
+    /// How long the kernel may keep these attributes and the name that they were found by. What is dirty
+    /// is not for keeping: that it becomes clean changes the space it takes.
+    pub fn keep(&self, attr: &Attr) -> Duration {
+        let dirty = |file: &Arc<File>| file.state.lock().is_dirty();
+        match self.files.get(attr.inode).is_some_and(|file| dirty(&file)) {
+            true => Duration::ZERO,
+            false => self.known.keep(attr, self.session.remaining()),
         }
     }
 

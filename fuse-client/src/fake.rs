@@ -9,6 +9,7 @@ pub(crate) mod xattrs;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ozone_client::*;
@@ -32,6 +33,8 @@ pub(crate) struct Fake {
     pub cacheable: Arc<AtomicBool>,
     /// Written data could not be stored.
     pub lossy: AtomicBool,
+    /// How long the kernel may keep what it is told.
+    pub keep: Mutex<Duration>,
     /// Operations that had to wait because it hangs.
     pub stuck: AtomicUsize,
     /// Reads that came here, past the kernel's cache.
@@ -69,6 +72,7 @@ impl Fake {
             hanging: watch::channel(false).0,
             cacheable: Arc::new(AtomicBool::new(true)),
             lossy: AtomicBool::new(false),
+            keep: Mutex::default(),
             stuck: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             copies: AtomicUsize::new(0),
@@ -87,6 +91,12 @@ impl Fake {
         let node = nodes.in_root(name);
         node.data = data.to_vec();
         node.written(false);
+    }
+
+    /// Makes an empty file behind the kernel's back.
+    pub fn add(&self, name: &str) {
+        let (name, node) = (FileName::new(name.as_bytes()), NewNode::default());
+        self.nodes.lock().add(ROOT, &name.unwrap(), NewNode { mode: 0o100_644, ..node }).unwrap();
     }
 
     /// Sets a file's access ACL behind the kernel's back.
@@ -126,6 +136,14 @@ impl Backend for Fake {
         ROOT
     }
 
+    fn keep(&self, _: &Attr) -> Duration {
+        *self.keep.lock()
+    }
+
+    fn keep_absent(&self, _: InodeId, _: &FileName) -> Duration {
+        *self.keep.lock()
+    }
+
     async fn lookup(&self, parent: InodeId, name: &FileName) -> FsResult<Attr> {
         self.locked(|nodes| {
             let inode = nodes.child(parent, name)?;
@@ -160,9 +178,9 @@ impl Backend for Fake {
                 node.data.resize(size as usize, 0);
             }
             if set.kill_suid_sgid {
-                attr.mode &= if attr.mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
+                node.kill_suid_sgid();
             }
-            Ok(attr.clone())
+            Ok(node.attr.clone())
         })
         .await
     }

@@ -58,21 +58,24 @@ impl State {
     }
 }
 
-/// The file or directory has been read.
-pub fn note(core: &Core, file: &Arc<File>, directory: bool) {
+/// The file or directory has been read. Whether that changes its access time.
+pub fn note(core: &Core, file: &Arc<File>, directory: bool) -> bool {
     let policy = core.config.access_times;
     if policy.when == AccessTime::Never || (directory && !policy.directories) {
-        return;
+        return false;
     }
     let now = core.clock.wall();
     let mut state = file.state.lock();
-    let Some(times) = state.times.filter(|times| times.is_due(policy.when, now)) else { return };
+    let Some(times) = state.times.filter(|times| times.is_due(policy.when, now)) else {
+        return false;
+    };
     state.times = Some(Times { accessed: now, ..times });
     let listed = state.accessed.replace(now).is_some();
     drop(state);
     if !listed {
         core.accessed.lock().push(file.clone());
     }
+    true
 }
 
 /// Tells metad now and then, until the client is gone.

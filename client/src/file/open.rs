@@ -34,8 +34,8 @@ pub async fn open(core: &Arc<Core>, inode: InodeId, mode: OpenMode) -> FsResult<
         let same = core.files.closed_version(inode).is_some_and(|v| v == state.version);
         leased && (before == Some(state.revokes) || same)
     };
-    if keep_cache && mode.read && !mode.noatime {
-        accessed::note(core, held.file(), false);
+    if keep_cache && mode.read && !mode.noatime && accessed::note(core, held.file(), false) {
+        core.invalidate_attr(inode);
     }
     Ok(OpenFile::new(core.clone(), held, mode, keep_cache))
 }

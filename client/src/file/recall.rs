@@ -15,6 +15,7 @@ pub async fn serve(core: &Arc<Core>, recall: &Recall) {
     core.metrics.recalls.inc();
     if recall.inode == NAMESPACE_INODE {
         core.known.recalled(recall.epoch);
+        core.known.let_go().await;
         return;
     }
     let Some(file) = core.files.get(InodeId(recall.inode)) else { return };

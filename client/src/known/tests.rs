@@ -1,8 +1,10 @@
 use ozone_proto::metad::{self as wire, Create, Link, Mkdir, Rename, Setattr, Unlink};
 
 use super::*;
+use ozone_proto::metad::entry::Op;
 
 const ROOT: InodeId = InodeId(2);
+const MEMORY: u64 = 32 << 20;
 
 fn wire_attr(inode: u64, version: u64) -> wire::Attr {
     wire::Attr { inode, kind: 8, version, ..wire::Attr::default() }
@@ -55,14 +57,14 @@ fn found(known: &Known, name: &str) -> Option<u64> {
 }
 
 fn held() -> Known {
-    let known = Known::default();
+    let known = Known::new(MEMORY);
     known.granted(known.asking(), 1);
     known
 }
 
 #[test]
 fn nothing_is_known_without_the_lease() {
-    let known = Known::default();
+    let known = Known::new(MEMORY);
     known.learn_name(known.reading(), ROOT, b"a", Some(&attr(5, 1)));
     make(&known, &create("b", 6), &reply(6, 1));
     assert_eq!((found(&known, "a"), found(&known, "b")), (None, None));
@@ -217,7 +219,32 @@ fn memory_is_bounded() {
         known.learn_name(known.reading(), ROOT, format!("g{n}").as_bytes(), None);
     }
     let inner = known.0.lock();
-    assert!(inner.attrs.len() <= ATTRS_MAX && inner.names <= NAMES_MAX);
+    assert!(inner.attrs.len() <= inner.capacity && inner.names <= inner.capacity);
     let counted: usize = inner.dirs.iter().map(|(_, dir)| dir.names.len()).sum();
     assert_eq!(counted, inner.names);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_kernel_keeps_is_waited_out() {
+    let known = held();
+    let long = Duration::from_secs(20);
+    make(&known, &create("a", 5), &reply(5, 1));
+    known.learn_name(known.reading(), ROOT, b"none", None);
+    known.let_go().await;
+    let start = Instant::now();
+    // What is not known is not for keeping.
+    assert_eq!(known.keep(&attr(6, 1), long), Duration::ZERO);
+    assert_eq!(known.keep(&attr(5, 2), long), Duration::ZERO);
+    assert_eq!(known.keep_absent(ROOT, b"other", long), Duration::ZERO);
+    known.let_go().await;
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody keeps anything");
+
+    assert_eq!(known.keep_absent(ROOT, b"none", long), KEEP);
+    tokio::time::sleep(KEEP / 2).await;
+    assert_eq!(known.keep(&attr(5, 1), long), KEEP);
+    assert_eq!(known.keep(&attr(5, 1), KEEP / 4), KEEP / 4, "the session's lease is the limit");
+    known.recalled(1);
+    assert_eq!(known.keep(&attr(5, 1), long), Duration::ZERO);
+    known.let_go().await;
+    assert_eq!(start.elapsed(), KEEP / 2 + KEEP + KEEP_SLACK);
 }

@@ -282,6 +282,8 @@ impl Keeper {
         if !reclaim {
             return Ok(());
         }
+        // Once this is told, others may change what the kernel still keeps.
+        self.core.known.let_go().await;
         let mut opens = self.core.files.opens(self.id, self.core.bucket());
         // Without it another session could be taken for the only one.
         opens.push(OpenInode {

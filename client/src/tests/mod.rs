@@ -50,6 +50,7 @@ impl Kernel for Told {
     fn invalidate_data(&self, inode: InodeId) {
         self.0.lock().push(inode);
     }
+    fn invalidate_attr(&self, _: InodeId) {}
     fn invalidate_entry(&self, _: InodeId, _: &[u8]) {}
 }
 

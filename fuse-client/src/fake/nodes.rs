@@ -117,8 +117,12 @@ impl Node {
         self.attr.size = self.data.len() as u64;
         self.attr.mtime = now();
         if kill_suid {
-            self.attr.mode &= !0o6000;
+            self.kill_suid_sgid();
             self.xattrs.remove_capability(&mut self.attr);
         }
+    }
+
+    pub fn kill_suid_sgid(&mut self) {
+        self.attr.mode &= if self.attr.mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
     }
 }

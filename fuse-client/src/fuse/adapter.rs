@@ -13,14 +13,14 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fuser::*;
 use ozone_client::LockWait;
-use ozone_types::FsResult;
+use ozone_types::{ErrorCode, FsResult};
 use ozone_types::lock::FileLock;
 use tokio::runtime::Handle as Runtime;
 
 use super::answer::{Call, answer};
 use super::asker::{Asker, asker};
 use super::convert::{self, COPY_MAX, Numbers, appends, open_mode, owned, rename_flags, time_set};
-use super::reply::{Listing, Reply, Then, Xattr};
+use super::reply::{Listing, Reply, Then, View, Xattr};
 use super::session::negotiate;
 use super::write_budget::WriteBudget;
 use crate::vfs::{Backend, Batch, Changes, Handle, Vfs};
@@ -52,9 +52,9 @@ impl<B: Backend> Adapter<B> {
         T: Send + 'static,
         F: Future<Output = FsResult<T>> + Send + 'static,
     {
-        let numbers = self.numbers;
+        let (numbers, vfs) = (self.numbers, self.vfs.clone());
         answer(&self.runtime, call, operation(self.vfs.clone()), move |result| match result {
-            Ok(result) => reply.tell(numbers, result),
+            Ok(result) => reply.tell(&View { numbers, keep: &|attr| vfs.keep(attr) }, result),
             Err(err) => reply.refuse(convert::errno(&err)),
         });
     }
@@ -82,7 +82,13 @@ impl<B: Backend> Filesystem for Adapter<B> {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (call, name) = (self.call("lookup", request, parent), owned(name));
-        self.run(call, reply, async move |vfs| vfs.lookup(call.inode, &name).await);
+        self.run(call, reply, async move |vfs| match vfs.lookup(call.inode, &name).await {
+            Ok(attr) => Ok(Ok(attr)),
+            Err(err) if err.code() == ErrorCode::NotFound => {
+                Ok(Err(vfs.keep_absent(call.inode, &name)))
+            }
+            Err(err) => Err(err),
+        });
     }
 
     /// Nothing is kept per lookup.

@@ -9,8 +9,8 @@ use ozone_types::InodeId;
 use super::convert::Numbers;
 use crate::vfs::PageCache;
 
-/// The kernel's caches of one mount. Never called from a reader thread: forgetting pages waits until
-/// the requests on them are answered, and forgetting a name for whatever is under way in its directory.
+/// The kernel's caches of one mount. Forgetting pages waits until the requests on them are answered, and
+/// forgetting a name for whatever is under way in its directory: neither is called from a reader thread.
 pub(crate) struct Kernel {
     pub(super) notifier: Notifier,
     pub(super) numbers: Numbers,
@@ -29,6 +29,10 @@ impl Kernel {
 impl ozone_client::Kernel for Kernel {
     fn invalidate_data(&self, inode: InodeId) {
         self.forget(inode, 0, 0); // length 0: to the end
+    }
+
+    fn invalidate_attr(&self, inode: InodeId) {
+        self.forget(inode, -1, 0); // before the beginning: no data
     }
 
     fn invalidate_entry(&self, parent: InodeId, name: &[u8]) {

@@ -256,6 +256,38 @@ fn the_umask_and_setgid_rules_are_applied() {
 }
 
 #[test]
+fn the_kernel_keeps_what_it_may() {
+    let Some(mount) = Mount::new() else { return };
+    mount.open_to_all();
+    let (nothing, long) = (Duration::ZERO, Duration::from_secs(3600));
+    fs::write(mount.path("f"), "a").unwrap();
+    for (keep, len) in [(nothing, 3), (long, 1)] {
+        *mount.fake.keep.lock() = keep;
+        mount.fake.overwrite("f", b"a");
+        assert_eq!(fs::metadata(mount.path("f")).unwrap().len(), 1);
+        mount.fake.overwrite("f", b"abc");
+        assert_eq!(fs::metadata(mount.path("f")).unwrap().len(), len, "kept for {keep:?}");
+    }
+    // What is not there, until this mount makes it.
+    assert!(!mount.path("g").exists());
+    mount.fake.add("g");
+    assert!(!mount.path("g").exists(), "kept");
+    fs::rename(mount.path("f"), mount.path("g")).unwrap();
+    assert_eq!(fs::metadata(mount.path("g")).unwrap().len(), 3, "asked again after a change");
+    // Told to forget.
+    let inode = mount.inode_of(&mount.path("g"));
+    mount.fake.overwrite("g", b"ab");
+    assert_eq!(fs::metadata(mount.path("g")).unwrap().len(), 3, "kept");
+    ozone_client::Kernel::invalidate_attr(&*mount.kernel, inode);
+    assert_eq!(fs::metadata(mount.path("g")).unwrap().len(), 2);
+    // A write takes setuid from a file without the kernel's doing.
+    mount.chmod("g", 0o4777);
+    assert_eq!(mount.mode("g"), 0o4777);
+    as_user(65534, 65534, &[], || fs::write(mount.path("g"), "new").unwrap());
+    assert_eq!(mount.mode("g"), 0o777);
+}
+
+#[test]
 fn data_is_cached_under_a_lease_until_it_is_recalled() {
     let Some(mount) = Mount::new() else { return };
     let path = mount.path("f");

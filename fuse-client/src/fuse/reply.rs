@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fuser::*;
@@ -18,10 +18,33 @@ use ozone_types::lock::FileLock;
 use super::convert::{Numbers, STATFS_BLOCK, Space, file_type, lock_type, name_list, open_flags};
 use crate::vfs::{Backend, Batch, Data, Handle, Opened, Vfs};
 
-/// Names and attributes are asked for each time.
-const NO_TIME: Duration = Duration::ZERO;
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
+/// Number 0 says that there is no such name; the rest is not looked at.
+const NO_INODE: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: UNIX_EPOCH,
+    mtime: UNIX_EPOCH,
+    ctime: UNIX_EPOCH,
+    crtime: UNIX_EPOCH,
+    kind: FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 0,
+    flags: 0,
+};
+
+/// How the kernel of this mount sees things.
+pub(super) struct View<'a> {
+    pub numbers: Numbers,
+    /// How long it may keep attributes, and the name they were found by.
+    pub keep: &'a dyn Fn(&Attr) -> Duration,
+}
 
 /// A reply object of fuser's, or one made of it.
 pub(super) trait Refuse: Send + 'static {
@@ -56,56 +79,67 @@ refuse! {
 
 /// A reply object for the operations that answer with `T`.
 pub(super) trait Reply<T>: Refuse {
-    fn tell(self, numbers: Numbers, answer: T);
+    fn tell(self, view: &View<'_>, answer: T);
 }
 
 impl Reply<()> for ReplyEmpty {
-    fn tell(self, _numbers: Numbers, (): ()) {
+    fn tell(self, _view: &View<'_>, (): ()) {
         self.ok();
     }
 }
 
 impl Reply<Attr> for ReplyEntry {
-    fn tell(self, numbers: Numbers, attr: Attr) {
-        self.entry(&NO_TIME, &numbers.attr(&attr), GENERATION);
+    fn tell(self, view: &View<'_>, attr: Attr) {
+        self.entry(&(view.keep)(&attr), &view.numbers.attr(&attr), GENERATION);
+    }
+}
+
+/// lookup, which may also say for how long there is no such name.
+impl Reply<Result<Attr, Duration>> for ReplyEntry {
+    fn tell(self, view: &View<'_>, found: Result<Attr, Duration>) {
+        match found {
+            Ok(attr) => self.tell(view, attr),
+            Err(Duration::ZERO) => self.refuse(Errno::ENOENT),
+            Err(absent) => self.entry(&absent, &NO_INODE, GENERATION),
+        }
     }
 }
 
 impl Reply<Attr> for ReplyAttr {
-    fn tell(self, numbers: Numbers, attr: Attr) {
-        self.attr(&NO_TIME, &numbers.attr(&attr));
+    fn tell(self, view: &View<'_>, attr: Attr) {
+        self.attr(&(view.keep)(&attr), &view.numbers.attr(&attr));
     }
 }
 
 /// readlink.
 impl Reply<Vec<u8>> for ReplyData {
-    fn tell(self, _numbers: Numbers, target: Vec<u8>) {
+    fn tell(self, _view: &View<'_>, target: Vec<u8>) {
         self.data(&target);
     }
 }
 
 /// read.
 impl Reply<Data> for ReplyData {
-    fn tell(self, _numbers: Numbers, data: Data) {
+    fn tell(self, _view: &View<'_>, data: Data) {
         self.data(&data.contiguous());
     }
 }
 
 impl Reply<u32> for ReplyWrite {
-    fn tell(self, _numbers: Numbers, len: u32) {
+    fn tell(self, _view: &View<'_>, len: u32) {
         self.written(len);
     }
 }
 
 impl Reply<u64> for ReplyLseek {
-    fn tell(self, _numbers: Numbers, offset: u64) {
+    fn tell(self, _view: &View<'_>, offset: u64) {
         self.offset(offset as i64); // an offset in a file: at most FILE_SIZE_MAX
     }
 }
 
 /// getlk.
 impl Reply<Option<FileLock>> for ReplyLock {
-    fn tell(self, _numbers: Numbers, conflict: Option<FileLock>) {
+    fn tell(self, _view: &View<'_>, conflict: Option<FileLock>) {
         match conflict {
             Some(FileLock { range, kind, pid, .. }) => {
                 self.locked(range.start, range.end, lock_type(kind), pid);
@@ -117,27 +151,27 @@ impl Reply<Option<FileLock>> for ReplyLock {
 
 /// open.
 impl Reply<Opened> for ReplyOpen {
-    fn tell(self, _numbers: Numbers, opened: Opened) {
+    fn tell(self, _view: &View<'_>, opened: Opened) {
         self.opened(FileHandle(opened.handle.0), open_flags(opened));
     }
 }
 
 /// opendir.
 impl Reply<Handle> for ReplyOpen {
-    fn tell(self, _numbers: Numbers, handle: Handle) {
+    fn tell(self, _view: &View<'_>, handle: Handle) {
         self.opened(FileHandle(handle.0), FopenFlags::empty());
     }
 }
 
 impl Reply<(Attr, Opened)> for ReplyCreate {
-    fn tell(self, numbers: Numbers, (attr, opened): (Attr, Opened)) {
-        let (attr, handle) = (numbers.attr(&attr), FileHandle(opened.handle.0));
-        self.created(&NO_TIME, &attr, GENERATION, handle, open_flags(opened));
+    fn tell(self, view: &View<'_>, (attr, opened): (Attr, Opened)) {
+        let (keep, handle) = ((view.keep)(&attr), FileHandle(opened.handle.0));
+        self.created(&keep, &view.numbers.attr(&attr), GENERATION, handle, open_flags(opened));
     }
 }
 
 impl Reply<StatFs> for ReplyStatfs {
-    fn tell(self, _numbers: Numbers, found: StatFs) {
+    fn tell(self, _view: &View<'_>, found: StatFs) {
         let Space { blocks, free, inodes, free_inodes } = Space::new(found);
         let (unit, name_max) = (STATFS_BLOCK as u32, NAME_MAX as u32);
         self.statfs(blocks, free, free, inodes, free_inodes, unit, name_max, unit);
@@ -158,7 +192,7 @@ impl<R: Refuse> Refuse for Xattr<R> {
 
 /// getxattr.
 impl<R: XattrReply> Reply<Bytes> for Xattr<R> {
-    fn tell(self, _numbers: Numbers, value: Bytes) {
+    fn tell(self, _view: &View<'_>, value: Bytes) {
         let len = value.len() as u32; // limits::XATTR_SIZE_MAX, or XATTR_LIST_MAX
         match self.room {
             0 => self.reply.size(len),
@@ -170,8 +204,8 @@ impl<R: XattrReply> Reply<Bytes> for Xattr<R> {
 
 /// listxattr.
 impl<R: XattrReply> Reply<Vec<Bytes>> for Xattr<R> {
-    fn tell(self, numbers: Numbers, names: Vec<Bytes>) {
-        self.tell(numbers, name_list(&names));
+    fn tell(self, view: &View<'_>, names: Vec<Bytes>) {
+        self.tell(view, name_list(&names));
     }
 }
 
@@ -201,8 +235,8 @@ impl<R: Refuse, F: FnOnce() + Send + 'static> Refuse for Then<R, F> {
 }
 
 impl<T, R: Reply<T>, F: FnOnce() + Send + 'static> Reply<T> for Then<R, F> {
-    fn tell(self, numbers: Numbers, answer: T) {
-        self.0.tell(numbers, answer);
+    fn tell(self, view: &View<'_>, answer: T) {
+        self.0.tell(view, answer);
         self.1();
     }
 }
@@ -221,9 +255,9 @@ impl<B: Backend, R: Refuse> Refuse for Listing<B, R> {
 }
 
 impl<B: Backend> Reply<Batch> for Listing<B, ReplyDirectory> {
-    fn tell(mut self, numbers: Numbers, batch: Batch) {
+    fn tell(mut self, view: &View<'_>, batch: Batch) {
         self.vfs.fill(self.handle, batch, |entry| {
-            let (number, kind) = (numbers.number(entry.inode), file_type(entry.kind));
+            let (number, kind) = (view.numbers.number(entry.inode), file_type(entry.kind));
             !self.reply.add(number, entry.next, kind, OsStr::from_bytes(&entry.name))
         });
         self.reply.ok();
@@ -231,10 +265,11 @@ impl<B: Backend> Reply<Batch> for Listing<B, ReplyDirectory> {
 }
 
 impl<B: Backend> Reply<Batch> for Listing<B, ReplyDirectoryPlus> {
-    fn tell(mut self, numbers: Numbers, batch: Batch) {
+    fn tell(mut self, view: &View<'_>, batch: Batch) {
         self.vfs.fill(self.handle, batch, |entry| {
-            let (attr, name) = (numbers.entry_attr(entry), OsStr::from_bytes(&entry.name));
-            !self.reply.add(attr.ino, entry.next, name, &NO_TIME, &attr, GENERATION)
+            let keep = entry.attr.as_ref().map_or(Duration::ZERO, view.keep);
+            let (attr, name) = (view.numbers.entry_attr(entry), OsStr::from_bytes(&entry.name));
+            !self.reply.add(attr.ino, entry.next, name, &keep, &attr, GENERATION)
         });
         self.reply.ok();
     }
@@ -248,7 +283,8 @@ mod tests {
 
     use super::*;
 
-    const NUMBERS: Numbers = Numbers { root: InodeId(77) };
+    const VIEW: View<'_> =
+        View { numbers: Numbers { root: InodeId(77) }, keep: &|_| Duration::ZERO };
 
     /// Stands for a reply object: passes on what it is told.
     struct Recorder(Sender<String>);
@@ -260,7 +296,7 @@ mod tests {
     }
 
     impl Reply<u32> for Recorder {
-        fn tell(self, _numbers: Numbers, answer: u32) {
+        fn tell(self, _view: &View<'_>, answer: u32) {
             self.0.send(format!("told: {answer}")).unwrap();
         }
     }
@@ -287,7 +323,7 @@ mod tests {
             (9, "data: [1, 2, 3]"),
         ] {
             let (said, heard) = channel();
-            Xattr { room, reply: Recorder(said) }.tell(NUMBERS, value.clone());
+            Xattr { room, reply: Recorder(said) }.tell(&VIEW, value.clone());
             assert_eq!(heard.iter().collect::<Vec<_>>(), [expected], "room for {room}");
         }
         for (room, value, expected) in
@@ -295,7 +331,7 @@ mod tests {
         {
             let names: Vec<Bytes> = value.chunks(2).map(Bytes::copy_from_slice).collect();
             let (said, heard) = channel();
-            Xattr { room, reply: Recorder(said) }.tell(NUMBERS, names);
+            Xattr { room, reply: Recorder(said) }.tell(&VIEW, names);
             assert_eq!(heard.iter().collect::<Vec<_>>(), [expected]);
         }
     }
@@ -304,7 +340,7 @@ mod tests {
     fn what_follows_a_reply_comes_after_it() {
         let (said, heard) = channel();
         let after = said.clone();
-        Then(Recorder(said), move || after.send("after".to_owned()).unwrap()).tell(NUMBERS, 7);
+        Then(Recorder(said), move || after.send("after".to_owned()).unwrap()).tell(&VIEW, 7);
         assert_eq!(heard.iter().collect::<Vec<_>>(), ["told: 7", "after"]);
     }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ozone_client::{
@@ -19,6 +20,10 @@ pub trait Backend: Send + Sync + 'static {
     type Dir: Send + Sync + 'static;
 
     fn root(&self) -> InodeId;
+    /// How long the kernel may keep the answer to a lookup or a question for attributes.
+    fn keep(&self, attr: &Attr) -> Duration;
+    /// How long the kernel may keep the answer that there is no such name.
+    fn keep_absent(&self, parent: InodeId, name: &FileName) -> Duration;
     fn lookup(&self, parent: InodeId, name: &FileName) -> impl Answer<Attr>;
     fn getattr(&self, inode: InodeId) -> impl Answer<Attr>;
     fn setattr(&self, inode: InodeId, set: SetAttr) -> impl Answer<Attr>;
@@ -140,6 +145,14 @@ impl Backend for Client {
 
     fn root(&self) -> InodeId {
         self.root()
+    }
+
+    fn keep(&self, attr: &Attr) -> Duration {
+        self.keep(attr)
+    }
+
+    fn keep_absent(&self, parent: InodeId, name: &FileName) -> Duration {
+        self.keep_absent(parent, name)
     }
 
     fn lookup(&self, parent: InodeId, name: &FileName) -> impl Answer<Attr> {

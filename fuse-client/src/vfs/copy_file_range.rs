@@ -18,6 +18,7 @@ impl<B: Backend> Vfs<B> {
         len: u64,
     ) -> FsResult<u64> {
         let (from, to) = (self.files.get(from)?, self.files.get(to)?);
+        self.drop_strangers_setgid(request, to.inode()).await?;
         let kill = request.uid != 0;
         self.client.copy_range(&from.open, from_offset, &to.open, to_offset, len, kill).await
     }

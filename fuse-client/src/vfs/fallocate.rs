@@ -17,6 +17,7 @@ impl<B: Backend> Vfs<B> {
         how: Allocate,
     ) -> FsResult<()> {
         let file = self.files.get(handle)?;
+        self.drop_strangers_setgid(request, file.inode()).await?;
         self.client.fallocate(&file.open, range, how, request.uid != 0).await
     }
 }

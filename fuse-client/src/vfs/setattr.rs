@@ -38,6 +38,9 @@ impl<B: Backend> Vfs<B> {
             // A directory keeps its setgid bit through chown(2); only files have a size to change.
             kill_suid_sgid = self.client.getattr(inode).await?.kind != FileKind::Directory;
         }
+        if kill_suid_sgid {
+            self.drop_strangers_setgid(request, inode).await?;
+        }
         let set = SetAttr {
             mode: changes.mode.map(|mode| mode & 0o7777),
             uid: changes.uid,

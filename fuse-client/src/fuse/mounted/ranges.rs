@@ -175,6 +175,16 @@ fn setuid_falls_with_allocations_and_copies() {
         work();
         assert_eq!(mount.mode("f"), expected);
     }
+    // Where the group may not execute, its members leave setgid alone.
+    let zero = |groups| as_user(65534, 65534, groups, || fallocate(&file, zero, 0, 1).unwrap());
+    for (groups, expected) in [(&[0u32][..], 0o2666), (&[100], 0o666)] {
+        mount.chmod("f", 0o6666);
+        zero(groups);
+        assert_eq!(mount.mode("f"), expected, "a caller with the groups {groups:?}");
+    }
+    mount.chmod("f", 0o6666);
+    as_user(65534, 65534, &[], || file.set_len(1).unwrap());
+    assert_eq!(mount.mode("f"), 0o666, "truncated by a stranger");
 }
 
 #[test]
