@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fuser::*;
 use ozone_client::LockWait;
-use ozone_types::{ErrorCode, FsResult};
 use ozone_types::lock::FileLock;
+use ozone_types::{ErrorCode, FsResult};
 use tokio::runtime::Handle as Runtime;
 
 use super::answer::{Call, answer};

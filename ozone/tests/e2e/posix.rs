@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::harness::{Cluster, shell};
+use crate::harness::{Cluster, Mount, long, shell};
 
 fn errno(result: std::io::Result<impl Sized>) -> i32 {
     result.err().and_then(|e| e.raw_os_error()).expect("an error")
@@ -172,6 +172,53 @@ fn directories_are_listed_whole_while_they_change() {
     }
     assert_eq!(seen, 3000, "what has been renamed is not found again");
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 3000);
+}
+
+/// The client holds neither names nor attributes of all of them.
+#[test]
+fn a_million_names_are_listed_in_constant_memory() {
+    if !long() {
+        return;
+    }
+    const NAMES: usize = 1_000_000;
+    let cluster = Cluster::start();
+    let mut mount = cluster.mount();
+    let dir = mount.join("d");
+    fs::create_dir(&dir).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let dir = &dir;
+            scope.spawn(move || {
+                for n in (thread..NAMES).step_by(4) {
+                    File::create(dir.join(format!("f{n}"))).unwrap();
+                }
+            });
+        }
+    });
+    mount.remount();
+    let dir = mount.join("d");
+    let peak = |mount: &mut Mount| {
+        let status = fs::read_to_string(format!("/proc/{}/status", mount.process().pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim_end_matches("kB").trim().parse::<u64>().unwrap() / 1024
+    };
+    let before = peak(&mut mount);
+    // Names that come and go meanwhile change nothing for the others.
+    let (mut seen, mut sum) = (0usize, 0usize);
+    for entry in fs::read_dir(&dir).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(n) = name.strip_prefix('f').and_then(|n| n.parse::<usize>().ok()) else {
+            continue;
+        };
+        (seen, sum) = (seen + 1, sum + n);
+        if seen % 1000 == 0 {
+            fs::rename(dir.join(&name), dir.join(format!("moved{n}"))).unwrap();
+            File::create(dir.join(format!("new{n}"))).unwrap();
+        }
+    }
+    assert_eq!((seen, sum), (NAMES, NAMES * (NAMES - 1) / 2));
+    let grown = peak(&mut mount) - before;
+    assert!(grown < 100, "listing took {grown} MiB of the client's memory");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Two mounts of one bucket: what one does, the other sees at once.
 
 mod calls;
+mod crowd;
 mod driver;
 mod scenes;
 mod steps;

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::calls;
@@ -44,6 +45,47 @@ fn what_one_changes_the_other_sees() {
     assert_eq!(fs::metadata(&there).unwrap().mode() & 0o777, 0o660, "the mask");
     shell(two.path(), "setfacl -b f");
     assert!(!shell(one.path(), "getfacl -cn f").contains("12345"));
+}
+
+/// Also when the test fails: nobody is waited for in vain.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// While it is alone a mount lets its kernel answer by itself; from when another one comes, never.
+#[test]
+fn a_mount_that_was_alone_keeps_nothing_when_another_comes() {
+    let cluster = Cluster::start();
+    let one = cluster.mount();
+    fs::write(one.join("f"), b"f").unwrap();
+    fs::create_dir_all(one.join("d/sub")).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for name in ["f", "none", "d/sub", "d/none"] {
+                    let _ = fs::metadata(one.join(name));
+                }
+            }
+        });
+        let _end = SetAtEnd(&over);
+        let two = cluster.mount();
+        for n in 2..200 {
+            fs::write(two.join("f"), vec![b'f'; n]).unwrap();
+            assert_eq!(fs::metadata(one.join("f")).unwrap().len(), n as u64);
+            File::create(two.join("none")).unwrap();
+            assert!(one.join("none").exists());
+            fs::remove_file(two.join("none")).unwrap();
+            assert!(!one.join("none").exists());
+            fs::rename(two.join("d"), two.join("e")).unwrap();
+            assert!(one.join("e/sub").exists() && !one.join("d/sub").exists());
+            fs::rename(two.join("e"), two.join("d")).unwrap();
+        }
+    });
 }
 
 #[test]
