@@ -1,25 +1,30 @@
-//! resolve: from the words of a mount to ids. Rows: reads the volume, the bucket, and two per
-//! component of the subdirectory.
+//! resolve: from the words of a mount to ids. Rows: reads the volume and the bucket (for each link on the
+//! way as well), and two per component of the subdirectory.
+
+use std::collections::BTreeSet;
 
 use ozone_proto::metad::ResolveBucketReply;
 use ozone_proto::metad_log::{BucketRecord, VolumeRecord};
 use ozone_raftkit::store::Read;
 use ozone_types::{BucketId, ErrorCode, FileName, FsError, InodeId, Replication, VolumeId};
 
+use super::bucket::{LAYOUT, LEGACY, OBJECT_STORE};
 use super::names;
 use super::node::Node;
 use crate::error::OpResult;
 use crate::tables::{BUCKET_IDS, BUCKETS, BucketKey, InodeKey, VOLUMES, VolumeKey};
 
-/// Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND; for the subdirectory NOT_FOUND, NOT_A_DIRECTORY
-/// (also for a symlink: it would be the mounting host's to follow).
+/// A link leads to its source. Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND;
+/// DETECTED_LOOP_IN_BUCKET_LINKS; NOT_SUPPORTED_OPERATION for a bucket of flat keys; for the
+/// subdirectory NOT_FOUND, NOT_A_DIRECTORY (also for a symlink: it would be the mounting host's to
+/// follow).
 pub fn resolve_bucket(
     tables: &impl Read,
     volume: &str,
     bucket: &str,
     subdirectory: &str,
 ) -> OpResult<ResolveBucketReply> {
-    let record = bucket_by_name(tables, volume, bucket)?;
+    let record = files_of_bucket(tables, volume, bucket)?;
     let id = BucketId(record.id);
     let mut root = InodeId(record.root);
     for name in subdirectory.split('/').filter(|name| !name.is_empty() && *name != ".") {
@@ -41,6 +46,38 @@ pub fn resolve_bucket(
         replication: record.replication,
         layout: record.layout,
     })
+}
+
+/// The bucket that a name or a link stands for, to be used as files. Errors: as [`resolve_bucket`].
+pub(super) fn files_of_bucket(
+    tables: &impl Read,
+    volume: &str,
+    bucket: &str,
+) -> OpResult<BucketRecord> {
+    let record = follow(tables, volume, bucket)?;
+    if record.layout == OBJECT_STORE {
+        let why = format!(
+            "Bucket: {bucket} has layout: {OBJECT_STORE}, which does not support file system \
+             semantics. Bucket Layout must be {LAYOUT} or {LEGACY}."
+        );
+        return Err(FsError::with(ErrorCode::Unsupported, why).into());
+    }
+    Ok(record)
+}
+
+/// The bucket that a name or a link, over any number of others, stands for. Errors: VOLUME_NOT_FOUND,
+/// BUCKET_NOT_FOUND; DETECTED_LOOP_IN_BUCKET_LINKS.
+pub(super) fn follow(tables: &impl Read, volume: &str, bucket: &str) -> OpResult<BucketRecord> {
+    let mut seen = BTreeSet::new();
+    let mut record = bucket_by_name(tables, volume, bucket)?;
+    while record.root == 0 {
+        if !seen.insert(record.id) {
+            let why = format!("Detected loop in bucket links. Bucket name: {bucket}, Volume name: {volume}");
+            return Err(FsError::with(ErrorCode::LinkLoop, why).into());
+        }
+        record = bucket_by_name(tables, &record.source_volume, &record.source_bucket)?;
+    }
+    Ok(record)
 }
 
 /// The replication of a bucket's new blocks. Errors: BUCKET_NOT_FOUND.

@@ -3,23 +3,9 @@
 use ozone_proto::metad::{
     InfoBucketRequest, InfoVolumeRequest, ListBucketsRequest, ListVolumesRequest, Mkdir, Rmdir,
 };
-use ozone_types::FsResult;
 
 use super::*;
-use crate::error::{OpError, OpResult};
 use crate::ops::{self, ClusterSpace};
-
-fn answer<T>(result: OpResult<T>) -> FsResult<T> {
-    match result {
-        Ok(value) => Ok(value),
-        Err(OpError::Refused(err)) => Err(err),
-        Err(OpError::Fatal(err)) => panic!("{err}"),
-    }
-}
-
-fn code<T: std::fmt::Debug>(result: OpResult<T>) -> ErrorCode {
-    answer(result).unwrap_err().code()
-}
 
 fn create_volume(name: &str) -> Kind {
     Kind::CreateVolume(CreateVolumeRequest { name: name.into(), ..Default::default() })
@@ -42,7 +28,8 @@ fn names_are_checked_and_unique() {
         bed.refused(Kind::CreateBucket(request))
     };
     assert_eq!(create(&|r| r.volume = "nowhere".into()), ErrorCode::VolumeNotFound);
-    assert_eq!(create(&|r| r.layout = "OBJECT_STORE".into()), ErrorCode::Invalid);
+    assert_eq!(create(&|r| r.layout = "OBJECT_STORE".into()), ErrorCode::Unsupported);
+    assert_eq!(create(&|r| r.layout = "FLAT".into()), ErrorCode::Invalid);
     let ec: Replication = "rs-3-2-1024k".parse().unwrap();
     assert_eq!(create(&|r| r.replication = Some(ec.into())), ErrorCode::Unsupported);
     assert_eq!(create(&|r| r.replication = Some(Default::default())), ErrorCode::Protocol);
@@ -57,7 +44,7 @@ fn listings_go_on_where_they_ended() {
     }
     let list = |start_after: &str, prefix: &str, max| {
         let (start_after, prefix) = (start_after.into(), prefix.into());
-        let request = ListVolumesRequest { start_after, prefix, max };
+        let request = ListVolumesRequest { start_after, prefix, max, ..Default::default() };
         let reply = answer(ops::list_volumes(&bed.view(), &request)).unwrap();
         (reply.volumes.into_iter().map(|v| v.name).collect::<Vec<_>>(), reply.end)
     };

@@ -4,7 +4,10 @@ mod accessed;
 mod batches;
 mod blocks;
 mod buckets;
+mod keys;
+mod links;
 mod model;
+mod quotas;
 mod ranges;
 mod soundness;
 mod xattrs;
@@ -24,11 +27,14 @@ use ozone_proto::metad_log::command_reply::Reply;
 use ozone_raftkit::StateMachine;
 use ozone_raftkit::store::{Read, Store, StoreOptions, View};
 use ozone_testkit::simdisk::SimDisk;
-use ozone_types::{BlockId, BucketId, ContainerId, ErrorCode, InodeId, Replication, SessionId};
+use ozone_types::{
+    BlockId, BucketId, ContainerId, ErrorCode, FsResult, InodeId, Replication, SessionId,
+};
 use prost::Message;
 
 use super::MetadState;
 use crate::check::check;
+use crate::error::{OpError, OpResult};
 use crate::tables;
 
 const S_IFREG: u32 = 0o100000;
@@ -225,6 +231,19 @@ impl Bed {
     fn dump(&self) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
         rows(&self.view())
     }
+}
+
+/// What an operation on sound tables answers.
+fn answer<T>(result: OpResult<T>) -> FsResult<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(OpError::Refused(err)) => Err(err),
+        Err(OpError::Fatal(err)) => panic!("{err}"),
+    }
+}
+
+fn code<T: std::fmt::Debug>(result: OpResult<T>) -> ErrorCode {
+    answer(result).unwrap_err().code()
 }
 
 fn rows(view: &View<'_>) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
