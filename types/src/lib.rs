@@ -15,4 +15,4 @@ pub use attr::{Attr, FileKind, Timestamp};
 pub use error::{ErrorCode, FsError, FsResult, RetryClass};
 pub use ids::*;
 pub use name::{BucketName, FileName, VolumeName, XattrName};
-pub use replication::Replication;
+pub use replication::{EcCodec, Replication};

@@ -240,10 +240,8 @@ fn bucket_info(
         None => BucketUsage::default(),
     };
     let source_missing = source.is_none();
-    let source = source.unwrap_or_else(|| BucketRecord {
-        layout: LAYOUT.to_owned(),
-        ..record.clone()
-    });
+    let source =
+        source.unwrap_or_else(|| BucketRecord { layout: LAYOUT.to_owned(), ..record.clone() });
     Ok(BucketInfo {
         id: record.id,
         volume: volume.to_owned(),

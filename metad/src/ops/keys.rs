@@ -45,12 +45,7 @@ pub struct KeyPage {
 
 /// The file or directory at a path from the bucket's root; a `/` more or less does not matter.
 /// Symlinks are not followed. Errors: those of resolve_bucket; KEY_NOT_FOUND.
-pub fn find_key(
-    tables: &impl Read,
-    volume: &str,
-    bucket: &str,
-    path: &[u8],
-) -> OpResult<FoundKey> {
+pub fn find_key(tables: &impl Read, volume: &str, bucket: &str, path: &[u8]) -> OpResult<FoundKey> {
     let bucket = files_of_bucket(tables, volume, bucket)?;
     let id = BucketId(bucket.id);
     let mut node = Node::named(tables, InodeKey::new(id, InodeId(bucket.root)))?;

@@ -69,9 +69,7 @@ mod xattr;
 
 pub use accessed::accessed;
 pub use blocks::{allocate, deletions_logged, drop_blocks, replicas_sealed, seal};
-pub use bucket::{
-    LAYOUT, create_bucket, delete_bucket, info_bucket, list_buckets, update_bucket,
-};
+pub use bucket::{LAYOUT, create_bucket, delete_bucket, info_bucket, list_buckets, update_bucket};
 pub use change::Change;
 pub use clone::clone;
 pub use create::create;

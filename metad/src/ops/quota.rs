@@ -108,8 +108,7 @@ pub(super) fn check_bucket_bytes(
         return Ok(());
     }
     if u64::try_from(quota).is_ok_and(|quota| quota < used.bytes) {
-        let why =
-            "Cannot update bucket quota. Requested spaceQuota less than used spaceQuota.";
+        let why = "Cannot update bucket quota. Requested spaceQuota less than used spaceQuota.";
         return refuse(ErrorCode::QuotaError, why);
     }
     if volume.quota_bytes <= 0 {

@@ -72,7 +72,9 @@ pub(super) fn follow(tables: &impl Read, volume: &str, bucket: &str) -> OpResult
     let mut record = bucket_by_name(tables, volume, bucket)?;
     while record.root == 0 {
         if !seen.insert(record.id) {
-            let why = format!("Detected loop in bucket links. Bucket name: {bucket}, Volume name: {volume}");
+            let why = format!(
+                "Detected loop in bucket links. Bucket name: {bucket}, Volume name: {volume}"
+            );
             return Err(FsError::with(ErrorCode::LinkLoop, why).into());
         }
         record = bucket_by_name(tables, &record.source_volume, &record.source_bucket)?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ozone_proto::metad as wire;
-use ozone_types::{ErrorCode, FileKind, FsResult, SessionId};
+use ozone_types::{ErrorCode, FileKind, FsError, FsResult, SessionId};
 
 use super::not_in_grace;
 use crate::node::Node;
@@ -45,9 +45,8 @@ pub(super) async fn info_key(
     request: wire::InfoKeyRequest,
 ) -> FsResult<wire::InfoKeyReply> {
     let leader = not_in_grace(node)?;
-    let found = node
-        .read(|t| ops::find_key(t, &request.volume, &request.bucket, &request.key))
-        .await?;
+    let found =
+        node.read(|t| ops::find_key(t, &request.volume, &request.bucket, &request.key)).await?;
     let (inode, replication) = (found.inode, found.bucket.replication);
     match FileKind::from_raw(found.attr.kind) {
         Some(FileKind::Regular) => {}
@@ -55,15 +54,13 @@ pub(super) async fn info_key(
             let attr = Some(found.attr);
             return Ok(wire::InfoKeyReply { attr, replication, extents: Vec::new(), end: true });
         }
-        Some(_) | None => return Err(ErrorCode::NotAFile.into()),
+        Some(_) | None => {
+            let why = format!("Key:{} is not a file", String::from_utf8_lossy(&request.key));
+            return Err(FsError::with(ErrorCode::NotAFile, why));
+        }
     }
     leader.leases.look(inode, NOBODY).await?;
     let reply =
         node.read(|t| ops::extents(t, inode.bucket, inode.inode, request.offset, 0)).await?;
-    Ok(wire::InfoKeyReply {
-        attr: reply.attr,
-        replication,
-        extents: reply.extents,
-        end: reply.end,
-    })
+    Ok(wire::InfoKeyReply { attr: reply.attr, replication, extents: reply.extents, end: reply.end })
 }

@@ -132,7 +132,12 @@ impl<K: Key, V: Value> Table<K, V> {
     }
 
     /// The rows from the encoded place `from` on whose key begins with `prefix`.
-    pub fn scan_bytes<'r>(&self, tables: &'r impl Read, from: &[u8], prefix: &[u8]) -> Rows<'r, K, V> {
+    pub fn scan_bytes<'r>(
+        &self,
+        tables: &'r impl Read,
+        from: &[u8],
+        prefix: &[u8],
+    ) -> Rows<'r, K, V> {
         let end = after_prefix(prefix);
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         self.rows(tables, Bound::Included(from), to)

@@ -61,8 +61,28 @@ impl Bed {
 
 /// Every name around a `/`: bytes below and above it, names that begin with each other.
 const PATHS: &[&str] = &[
-    "a/b/c", "a/b-c", "a/b/", "a/b.c/d", "a/b0", "a-b", "a.b/", "a!/x/", "a0", "a0/", "aa/b", "b",
-    "b!", "b!!/y", "b!!!/z", "b#/b#/b", "c/d/e/f/g/", "dir-1/k", "dir/k", "dir/", "dir!/k", "z",
+    "a/b/c",
+    "a/b-c",
+    "a/b/",
+    "a/b.c/d",
+    "a/b0",
+    "a-b",
+    "a.b/",
+    "a!/x/",
+    "a0",
+    "a0/",
+    "aa/b",
+    "b",
+    "b!",
+    "b!!/y",
+    "b!!!/z",
+    "b#/b#/b",
+    "c/d/e/f/g/",
+    "dir-1/k",
+    "dir/k",
+    "dir/",
+    "dir!/k",
+    "z",
 ];
 
 fn bed() -> (Bed, Vec<String>) {
