@@ -5,6 +5,7 @@
 
 pub mod attr;
 pub mod error;
+pub mod flat_key;
 pub mod ids;
 pub mod limits;
 pub mod lock;

@@ -28,14 +28,14 @@ use crate::tables::{
 pub const LAYOUT: &str = "FILE_SYSTEM_OPTIMIZED";
 /// Served like the default one.
 pub(super) const LEGACY: &str = "LEGACY";
-/// Flat keys, no files.
+/// Flat keys, no filesystem: files under names of [`ozone_types::flat_key`].
 pub(super) const OBJECT_STORE: &str = "OBJECT_STORE";
 /// The root directory's mode when none is asked for.
 const ROOT_MODE: u32 = 0o755;
 
 /// Errors: INVALID_BUCKET_NAME, VOLUME_NOT_FOUND, BUCKET_ALREADY_EXISTS; INVALID_REQUEST for
 /// another layout; PROTOCOL for a replication that is none; NOT_SUPPORTED_OPERATION for erasure
-/// coding and flat keys; QUOTA_ERROR, QUOTA_EXCEEDED. Without a replication it is THREE.
+/// coding; QUOTA_ERROR, QUOTA_EXCEEDED. Without a replication it is THREE.
 pub fn create_bucket(
     txn: &mut Txn<'_>,
     op: &CreateBucketRequest,
@@ -79,14 +79,10 @@ fn with_files(op: &CreateBucketRequest) -> OpResult<BucketRecord> {
     let layout = match op.layout.as_str() {
         "" | LAYOUT => LAYOUT,
         LEGACY => LEGACY,
-        OBJECT_STORE => {
-            let why = format!(
-                "this version makes no buckets of layout {OBJECT_STORE}; use {LAYOUT} or {LEGACY}"
-            );
-            return refuse(ErrorCode::Unsupported, why);
-        }
+        OBJECT_STORE => OBJECT_STORE,
         other => {
-            let why = format!("layout '{other}' is unknown; one of {LAYOUT}, {LEGACY}");
+            let why =
+                format!("layout '{other}' is unknown; one of {LAYOUT}, {OBJECT_STORE}, {LEGACY}");
             return refuse(ErrorCode::Invalid, why);
         }
     };

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ozone_proto::metad::ResolveBucketReply;
+use ozone_proto::metad::{ResolveBucketReply, ResolveBucketRequest};
 use ozone_proto::metad_log::{BucketRecord, VolumeRecord};
 use ozone_raftkit::store::Read;
 use ozone_types::{BucketId, ErrorCode, FileName, FsError, InodeId, Replication, VolumeId};
@@ -15,26 +15,32 @@ use crate::error::OpResult;
 use crate::tables::{BUCKET_IDS, BUCKETS, BucketKey, InodeKey, VOLUMES, VolumeKey};
 
 /// A link leads to its source. Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND;
-/// DETECTED_LOOP_IN_BUCKET_LINKS; NOT_SUPPORTED_OPERATION for a bucket of flat keys; for the
+/// DETECTED_LOOP_IN_BUCKET_LINKS; NOT_SUPPORTED_OPERATION for a bucket of flat keys, unless keys are asked for; for the
 /// subdirectory NOT_FOUND, NOT_A_DIRECTORY (also for a symlink: it would be the mounting host's to
 /// follow).
 pub fn resolve_bucket(
     tables: &impl Read,
-    volume: &str,
-    bucket: &str,
-    subdirectory: &str,
+    op: &ResolveBucketRequest,
 ) -> OpResult<ResolveBucketReply> {
-    let record = files_of_bucket(tables, volume, bucket)?;
+    let record = follow(tables, &op.volume, &op.bucket)?;
+    if record.layout == OBJECT_STORE && !op.keys {
+        let why = format!(
+            "Bucket: {} has layout: {OBJECT_STORE}, which does not support file system semantics. \
+             Bucket Layout must be {LAYOUT} or {LEGACY}.",
+            op.bucket
+        );
+        return Err(FsError::with(ErrorCode::Unsupported, why).into());
+    }
     let id = BucketId(record.id);
     let mut root = InodeId(record.root);
-    for name in subdirectory.split('/').filter(|name| !name.is_empty() && *name != ".") {
+    for name in op.subdirectory.split('/').filter(|name| !name.is_empty() && *name != ".") {
         let parent = Node::directory(tables, InodeKey::new(id, root))?;
         let found = names::find(tables, &parent, &FileName::new(name.as_bytes())?)?;
         let found = found.ok_or_else(|| {
-            FsError::with(ErrorCode::NotFound, format!("no '{name}' of '{subdirectory}'"))
+            FsError::with(ErrorCode::NotFound, format!("no '{name}' of '{}'", op.subdirectory))
         })?;
         if !found.is_dir() {
-            let why = format!("'{name}' of '{subdirectory}' is not a directory");
+            let why = format!("'{name}' of '{}' is not a directory", op.subdirectory);
             return Err(FsError::with(ErrorCode::NotDir, why).into());
         }
         root = found.inode;
@@ -46,23 +52,6 @@ pub fn resolve_bucket(
         replication: record.replication,
         layout: record.layout,
     })
-}
-
-/// The bucket that a name or a link stands for, to be used as files. Errors: as [`resolve_bucket`].
-pub(super) fn files_of_bucket(
-    tables: &impl Read,
-    volume: &str,
-    bucket: &str,
-) -> OpResult<BucketRecord> {
-    let record = follow(tables, volume, bucket)?;
-    if record.layout == OBJECT_STORE {
-        let why = format!(
-            "Bucket: {bucket} has layout: {OBJECT_STORE}, which does not support file system \
-             semantics. Bucket Layout must be {LAYOUT} or {LEGACY}."
-        );
-        return Err(FsError::with(ErrorCode::Unsupported, why).into());
-    }
-    Ok(record)
 }
 
 /// The bucket that a name or a link, over any number of others, stands for. Errors: VOLUME_NOT_FOUND,

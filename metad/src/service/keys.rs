@@ -39,7 +39,7 @@ pub(super) async fn list_keys(
     Ok(wire::ListKeysReply { keys: page.keys, end: page.end, replication: page.bucket.replication })
 }
 
-/// Errors: KEY_NOT_FOUND; NOT_A_FILE for what is neither file nor directory.
+/// Errors: INVALID_KEY_NAME, KEY_NOT_FOUND; NOT_A_FILE for what is neither file nor directory.
 pub(super) async fn info_key(
     node: &Arc<Node>,
     request: wire::InfoKeyRequest,
@@ -47,12 +47,13 @@ pub(super) async fn info_key(
     let leader = not_in_grace(node)?;
     let found =
         node.read(|t| ops::find_key(t, &request.volume, &request.bucket, &request.key)).await?;
-    let (inode, replication) = (found.inode, found.bucket.replication);
+    let (name, inode, replication) = (found.name, found.inode, found.bucket.replication);
     match FileKind::from_raw(found.attr.kind) {
         Some(FileKind::Regular) => {}
         Some(FileKind::Directory) => {
             let attr = Some(found.attr);
-            return Ok(wire::InfoKeyReply { attr, replication, extents: Vec::new(), end: true });
+            let extents = Vec::new();
+            return Ok(wire::InfoKeyReply { name, attr, replication, extents, end: true });
         }
         Some(_) | None => {
             let why = format!("Key:{} is not a file", String::from_utf8_lossy(&request.key));
@@ -62,5 +63,6 @@ pub(super) async fn info_key(
     leader.leases.look(inode, NOBODY).await?;
     let reply =
         node.read(|t| ops::extents(t, inode.bucket, inode.inode, request.offset, 0)).await?;
-    Ok(wire::InfoKeyReply { attr: reply.attr, replication, extents: reply.extents, end: reply.end })
+    let wire::ExtentsReply { attr, extents, end, .. } = reply;
+    Ok(wire::InfoKeyReply { name, attr, replication, extents, end })
 }

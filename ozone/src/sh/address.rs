@@ -174,7 +174,7 @@ impl KeyAddress {
     pub fn parse(text: OsString) -> Result<Self, UsageError> {
         let parts = Parts::parse(text.as_bytes())?;
         parts.need_bucket()?;
-        if parts.key.iter().all(|&b| b == b'/') {
+        if parts.key.is_empty() {
             return Err(UsageError("Key name is missing.".into()));
         }
         let Parts { metad, volume, bucket, key } = parts;
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(parsed.key.as_bytes(), b"a//b:\xff/");
         assert_eq!(parsed.bucket.metad, ["h:1"]);
         assert_eq!(key(b"vol1/b-1/x://y").unwrap().key, "x://y");
-        for wrong in [&b"/vol1/b-1"[..], b"/vol1/b-1/", b"/vol1/b-1//", b"/vol1", b"/\xff/b/k"] {
+        for wrong in [&b"/vol1/b-1"[..], b"/vol1/b-1/", b"/vol1", b"/\xff/b/k"] {
             assert!(key(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -40,6 +40,7 @@ pub async fn with<T>(
         mountpoint: "ozone sh".to_owned(),
         memory: MEMORY,
         access_times: AccessTimes { when: AccessTime::Never, directories: false },
+        keys: true,
         read_only: intent == Use::Read,
         connect_timeout: CONNECT,
         ..ClientConfig::default()

@@ -239,10 +239,8 @@ fn buckets() {
     assert_eq!(refused(&cluster, &["bucket", "list", "vol9"]), "VOLUME_NOT_FOUND");
     assert_eq!(refused(&cluster, &["bucket", "create", "vol1/A"]), "INVALID_BUCKET_NAME");
     assert_eq!(refused(&cluster, &["bucket", "create", "vol1/old"]), "BUCKET_ALREADY_EXISTS");
-    for layout in [&["--layout", "obs"][..], &["--type", "EC", "-r", "rs-3-2-1024k"]] {
-        let create = [&["bucket", "create", "vol1/new"], layout].concat();
-        assert_eq!(refused(&cluster, &create), "NOT_SUPPORTED_OPERATION");
-    }
+    let ec = ["bucket", "create", "vol1/new", "--type", "EC", "-r", "rs-3-2-1024k"];
+    assert_eq!(refused(&cluster, &ec), "NOT_SUPPORTED_OPERATION");
     for usage in [
         &["bucket", "create", "vol1"][..],
         &["bucket", "create", "vol1/new", "--layout", "flat"],
@@ -529,6 +527,66 @@ fn keys_of_any_size() {
     drop(child.stdout.take());
     let said = child.wait_with_output().unwrap();
     assert_eq!(said.status.code(), Some(1), "{}", String::from_utf8_lossy(&said.stderr));
+}
+
+#[test]
+fn flat_keys() {
+    let cluster = Cluster::start();
+    let local = tempfile::tempdir().unwrap();
+    let at = |name: &str| local.path().join(name).to_str().unwrap().to_owned();
+    quiet(&cluster, &["bucket", "create", "vol1/flat", "--layout", "obs"]);
+    let info = shown(&cluster, &["bucket", "info", "vol1/flat"]);
+    assert_eq!(field(&info, "bucketLayout"), "\"OBJECT_STORE\"");
+    quiet(&cluster, &["bucket", "link", "vol1/flat", "vol1/link"]);
+    for name in ["flat", "link"] {
+        let source = format!("{}:/vol1/{name}", cluster.metad_address());
+        let said: Said =
+            ozone().args(["mount", &source]).arg(local.path()).output().unwrap().into();
+        let why = format!(
+            "Bucket: {name} has layout: OBJECT_STORE, which does not support file system \
+             semantics. Bucket Layout must be FILE_SYSTEM_OPTIMIZED or LEGACY."
+        );
+        assert!(said.err.contains(&why), "{}", said.err);
+        assert_eq!(said.status, 32);
+    }
+
+    let long = "long/".repeat(120);
+    let mut keys = ["/", ".", "..", "a", "a/", "a/../b", "a//b", "a/b", "a-b", "b.c", &long];
+    keys.sort();
+    for key in keys {
+        fs::write(at("file"), format!("of {key}")).unwrap();
+        quiet(&cluster, &["key", "put", &format!("vol1/flat/{key}"), &at("file")]);
+    }
+    let list = |words: &[&str]| shown(&cluster, &[&["key", "list", "vol1/flat"], words].concat());
+    assert_eq!(names(&list(&[])), keys);
+    assert_eq!(names(&list(&["-p", "a/", "-s", "a//"])), ["a//b", "a/b"]);
+    assert!(!list(&[]).contains("\"file\" : false"));
+    for key in keys {
+        let cat = shown(&cluster, &["key", "cat", &format!("vol1/link/{key}")]);
+        assert_eq!(cat, format!("of {key}"));
+    }
+    let info = shown(&cluster, &["key", "info", &format!("vol1/flat/{long}")]);
+    assert_eq!((field(&info, "name"), field(&info, "dataSize")), (&*format!("\"{long}\""), "603"));
+
+    quiet(&cluster, &["key", "cp", "vol1/flat", &long, "a/b"]);
+    quiet(&cluster, &["key", "rename", "vol1/flat", &long, "x/y"]);
+    assert_eq!(shown(&cluster, &["key", "cat", "vol1/flat/a/b"]), format!("of {long}"));
+    assert_eq!(
+        refused(&cluster, &["key", "rename", "vol1/flat", "a", "x/y"]),
+        "KEY_ALREADY_EXISTS"
+    );
+    assert_eq!(refused(&cluster, &["key", "cat", "vol1/flat/x"]), "KEY_NOT_FOUND");
+    let used = |bucket: &str| {
+        field(&shown(&cluster, &["bucket", "info", bucket]), "usedNamespace").to_owned()
+    };
+    assert_eq!(used("vol1/flat"), "11", "what the long key was written in is gone");
+    quiet(&cluster, &["key", "get", "vol1/flat/x/y", &at("")]);
+    assert_eq!(fs::read_to_string(at("x/y")).unwrap(), format!("of {long}"));
+    assert_eq!(refused(&cluster, &["key", "get", "vol1/flat/a/../b", &at("")]), "INVALID_KEY_NAME");
+    quiet(&cluster, &["key", "delete", "vol1/flat/a/"]);
+    assert_eq!(names(&list(&["-p", "a/"])), ["a/../b", "a//b", "a/b"]);
+    assert_eq!(refused(&cluster, &["bucket", "delete", "vol1/flat"]), "BUCKET_NOT_EMPTY");
+    shown(&cluster, &["bucket", "delete", "-r", "-y", "vol1/flat"]);
 }
 
 #[test]

@@ -6,7 +6,6 @@ use ozone_proto::metad::{
 
 use super::*;
 use crate::ops;
-use crate::tables::{BUCKETS, BucketKey};
 
 impl Bed {
     fn link(&self, source: (&str, &str), name: &str) -> BucketInfo {
@@ -49,7 +48,7 @@ fn a_link_stands_for_its_source() {
     assert_eq!((info.root, &info.owner[..], info.source_missing), (0, "bob", false));
     assert_eq!((info.used_names, info.quota_names), (1, 9), "its source's");
     bed.link(("vol1", "link1"), "link2");
-    let resolved = answer(ops::resolve_bucket(&bed.view(), "vol1", "link2", "")).unwrap();
+    let resolved = answer(ops::resolve_bucket(&bed.view(), &mount("vol1", "link2", ""))).unwrap();
     assert_eq!((resolved.bucket, resolved.root), (bed.bucket.0, bed.root.0));
 
     let on_link = UpdateBucketRequest { bucket: "link1".into(), ..update };
@@ -76,7 +75,7 @@ fn a_link_may_lead_nowhere() {
     let bed = Bed::new();
     assert!(bed.link(("vol1", "nothing"), "link1").source_missing);
     assert!(bed.link(("nowhere", "nothing"), "link2").source_missing);
-    let resolve = |name: &str| code(ops::resolve_bucket(&bed.view(), "vol1", name, ""));
+    let resolve = |name: &str| code(ops::resolve_bucket(&bed.view(), &mount("vol1", name, "")));
     assert_eq!(resolve("link1"), ErrorCode::BucketNotFound);
     assert_eq!(resolve("link2"), ErrorCode::VolumeNotFound);
     // In a circle, and at itself.
@@ -116,25 +115,25 @@ fn legacy_is_served_like_the_default_and_flat_keys_are_no_files() {
     let info = bed.info("old");
     assert_eq!((&info.layout[..], info.replication_chosen), ("LEGACY", false));
     assert!(bed.info("bucket1").replication_chosen);
-    assert!(answer(ops::resolve_bucket(&bed.view(), "vol1", "old", "")).is_ok());
+    assert!(answer(ops::resolve_bucket(&bed.view(), &mount("vol1", "old", ""))).is_ok());
 
-    // As a later version may have left it.
-    bed.store
-        .update(|txn| {
-            let volume = answer(ops::info_volume(&*txn, "vol1")).unwrap().id;
-            let key = BucketKey { volume: volume.into(), name: "old".into() };
-            let mut record = BUCKETS.need(&*txn, &key)?;
-            record.layout = "OBJECT_STORE".into();
-            BUCKETS.put(txn, &key, &record);
-            std::io::Result::Ok(())
-        })
-        .unwrap();
-    bed.link(("vol1", "old"), "link1");
-    let refused = answer(ops::resolve_bucket(&bed.view(), "vol1", "link1", "")).unwrap_err();
+    let request = CreateBucketRequest {
+        volume: "vol1".into(),
+        name: "flat".into(),
+        layout: "OBJECT_STORE".into(),
+        ..Default::default()
+    };
+    bed.run(Kind::CreateBucket(request));
+    assert_eq!(bed.info("flat").layout, "OBJECT_STORE");
+    bed.link(("vol1", "flat"), "link1");
+    let refused =
+        answer(ops::resolve_bucket(&bed.view(), &mount("vol1", "link1", ""))).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::Unsupported);
     assert_eq!(
         refused.detail(),
         "Bucket: link1 has layout: OBJECT_STORE, which does not support file system semantics. \
          Bucket Layout must be FILE_SYSTEM_OPTIMIZED or LEGACY."
     );
+    let keys = ResolveBucketRequest { keys: true, ..mount("vol1", "link1", "") };
+    assert_eq!(answer(ops::resolve_bucket(&bed.view(), &keys)).unwrap().layout, "OBJECT_STORE");
 }

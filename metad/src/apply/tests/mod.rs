@@ -19,7 +19,7 @@ use ozone_proto::common;
 use ozone_proto::metad::entry::Op;
 use ozone_proto::metad::{
     Attr, BucketInfo, CommitReply, CommitRequest, Create, CreateBucketRequest, CreateVolumeRequest,
-    Entry, EntryReply, Refused,
+    Entry, EntryReply, Refused, ResolveBucketRequest,
 };
 use ozone_proto::metad_log as log;
 use ozone_proto::metad_log::command::Command as Kind;
@@ -231,6 +231,12 @@ impl Bed {
     fn dump(&self) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
         rows(&self.view())
     }
+}
+
+/// What a mount asks for.
+fn mount(volume: &str, bucket: &str, subdirectory: &str) -> ResolveBucketRequest {
+    let [volume, bucket, subdirectory] = [volume, bucket, subdirectory].map(str::to_owned);
+    ResolveBucketRequest { volume, bucket, subdirectory, keys: false }
 }
 
 /// What an operation on sound tables answers.

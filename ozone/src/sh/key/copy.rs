@@ -19,10 +19,10 @@ pub async fn copy(
     to: &OsStr,
     replication: Option<Replication>,
 ) -> Outcome {
-    let (from, to) = (KeyPath::new(from)?, KeyPath::new(to)?);
     address.check()?;
     put::check_replication(metad, address, replication).await?;
     session::with(metad, address, Use::Change, async |client| {
+        let (from, to) = (KeyPath::new(client, from)?, KeyPath::new(client, to)?);
         let source = from.find_file(client).await?;
         let mode = OpenMode { read: true, write: false, noatime: true };
         let original = client.open(source.inode, mode).await?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use ozone_client::{Client, OpenMode};
 
 use super::PIECE;
-use super::path::KeyPath;
+use super::path::{KeyPath, local};
 use crate::cluster_client::MetadAddress;
 use crate::sh::address::KeyAddress;
 use crate::sh::cannot_print;
@@ -15,9 +15,8 @@ use crate::sh::session::{self, Use};
 use crate::{Failure, Outcome};
 
 pub async fn get(metad: &MetadAddress, address: &KeyAddress, file: &Path, force: bool) -> Outcome {
-    let key = KeyPath::new(&address.key)?;
     let into = file.is_dir();
-    let target = if into { file.join(key.to_path()) } else { file.to_owned() };
+    let target = if into { file.join(local(&address.key)?) } else { file.to_owned() };
     if target.exists() && !force {
         let why = format!(
             "{} exists. Download would overwrite an existing file. Aborting.",
@@ -28,6 +27,7 @@ pub async fn get(metad: &MetadAddress, address: &KeyAddress, file: &Path, force:
     let cannot_write = |err: io::Error| Failure::new(255, format!("{}: {err}", target.display()));
     session::with(metad, &address.bucket, Use::Read, async |client| {
         // The key is found before anything is made here.
+        let key = KeyPath::new(client, &address.key)?;
         let attr = key.find_file(client).await?;
         let (mut out, made) = create(&target, into).map_err(cannot_write)?;
         let result = download(client, attr.inode, &mut out, cannot_write).await;
@@ -55,8 +55,8 @@ fn create(target: &Path, into: bool) -> io::Result<(File, bool)> {
 }
 
 pub async fn cat(metad: &MetadAddress, address: &KeyAddress) -> Outcome {
-    let key = KeyPath::new(&address.key)?;
     session::with(metad, &address.bucket, Use::Read, async |client| {
+        let key = KeyPath::new(client, &address.key)?;
         let attr = key.find_file(client).await?;
         let mut out = io::stdout().lock();
         download(client, attr.inode, &mut out, cannot_print).await

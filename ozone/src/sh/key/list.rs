@@ -5,9 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use ozone_proto::metad::{
     InfoKeyReply, InfoKeyRequest, ListBucketsRequest, ListKeysReply, ListKeysRequest,
 };
-use ozone_types::{ErrorCode, FileKind, FsError, FsResult};
+use ozone_types::{ErrorCode, FsError, FsResult};
 
-use super::path::KeyPath;
 use crate::Outcome;
 use crate::cluster_client::{Admin, MetadAddress};
 use crate::sh::address::{BucketAddress, KeyAddress, VolumeAddress};
@@ -115,12 +114,11 @@ async fn call(admin: &Admin, request: &ListKeysRequest) -> FsResult<ListKeysRepl
 
 pub async fn info(metad: &MetadAddress, address: &KeyAddress) -> Outcome {
     address.bucket.check()?;
-    let key = KeyPath::new(&address.key)?;
     let admin = admin(metad, &address.bucket.metad)?;
     let mut request = InfoKeyRequest {
         volume: address.bucket.volume.clone(),
         bucket: address.bucket.bucket.clone(),
-        key: key.to_path().as_os_str().as_bytes().to_vec(),
+        key: address.key.as_bytes().to_vec(),
         offset: 0,
     };
     let mut reply = call_info(&admin, &request).await?;
@@ -139,11 +137,7 @@ pub async fn info(metad: &MetadAddress, address: &KeyAddress) -> Outcome {
         bucket: &address.bucket.bucket,
         replication: &replication,
     };
-    let mut name = request.key;
-    if attr.kind == FileKind::Directory.raw() {
-        name.push(b'/');
-    }
-    let view = KeyView::new(&place, &name, &attr).with_locations(&attr, &reply.extents);
+    let view = KeyView::new(&place, &reply.name, &attr).with_locations(&attr, &reply.extents);
     json::print(&view).map_err(cannot_print)
 }
 

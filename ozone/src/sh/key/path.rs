@@ -1,12 +1,12 @@
 //! The way of a key through the directories of its bucket.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use ozone_client::{Client, NewNode};
-use ozone_types::{Attr, ErrorCode, FileKind, FileName, FsError, FsResult, InodeId};
+use ozone_types::{Attr, ErrorCode, FileKind, FileName, FsError, FsResult, InodeId, flat_key};
 
 /// Permissions of the directories and files that a command makes, before the umask.
 const DIRECTORY_MODE: u32 = 0o777;
@@ -14,32 +14,39 @@ const FILE_MODE: u32 = libc::S_IFREG | 0o666;
 
 /// A key as names; there is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPath(Vec<FileName>);
+pub struct KeyPath {
+    /// As it was given, for messages.
+    key: OsString,
+    names: Vec<FileName>,
+    /// The directories on the way are only part of how the key is written.
+    flat: bool,
+}
 
 impl KeyPath {
-    /// A `/` more or less does not matter. Errors: INVALID_KEY_NAME for `.`, `..`, NUL or nothing;
-    /// NAME_TOO_LONG.
-    pub fn new(key: &OsStr) -> FsResult<Self> {
-        let invalid = || {
-            let why = format!("Invalid KeyPath {}", key.display());
-            FsError::with(ErrorCode::InvalidKeyName, why)
+    /// A key of the client's bucket. Errors: INVALID_KEY_NAME; NAME_TOO_LONG.
+    pub fn new(client: &Client, key: &OsStr) -> FsResult<Self> {
+        KeyPath::parse(client.flat_keys(), key)
+    }
+
+    fn parse(flat: bool, key: &OsStr) -> FsResult<Self> {
+        let names = match flat {
+            true => flat_key::names(key.as_bytes())?,
+            false => FileName::path(key.as_bytes())?,
         };
-        let names = key.as_bytes().split(|&b| b == b'/').filter(|name| !name.is_empty());
-        let names: Vec<FileName> = names
-            .map(|name| {
-                FileName::new(name).map_err(|err| match err.code() {
-                    ErrorCode::NameTooLong => err,
-                    _ => invalid(),
-                })
-            })
-            .collect::<FsResult<_>>()?;
-        if names.is_empty() { Err(invalid()) } else { Ok(KeyPath(names)) }
+        if names.is_empty() {
+            return Err(FsError::with(ErrorCode::InvalidKeyName, "Invalid KeyPath, empty keyName"));
+        }
+        Ok(KeyPath { key: key.to_owned(), names, flat })
+    }
+
+    pub fn is_flat(&self) -> bool {
+        self.flat
     }
 
     /// The directories on the way, and the name in the last one.
     fn split(&self) -> (&[FileName], &FileName) {
         // The constructor has made sure of the last name.
-        match self.0.split_last() {
+        match self.names.split_last() {
             Some((name, parents)) => (parents, name),
             None => unreachable!("a key without a name"),
         }
@@ -49,15 +56,11 @@ impl KeyPath {
         self.split().1
     }
 
-    /// As a relative path of this machine.
-    pub fn to_path(&self) -> PathBuf {
-        self.0.iter().map(|name| OsStr::from_bytes(name.as_bytes())).collect()
-    }
-
     /// This key in a directory of another name.
     pub fn within(&self, directory: &KeyPath) -> KeyPath {
-        let names = directory.0.iter().chain([self.name()]).cloned();
-        KeyPath(names.collect())
+        let names: Vec<_> = directory.names.iter().chain([self.name()]).cloned().collect();
+        let key = names.iter().map(|name| OsStr::from_bytes(name.as_bytes())).collect::<PathBuf>();
+        KeyPath { key: key.into_os_string(), names, flat: false }
     }
 
     fn not_found(&self) -> FsError {
@@ -97,6 +100,22 @@ impl KeyPath {
         Ok(Some(at))
     }
 
+    /// Takes away the directories that the key was written in, if nothing else is in them.
+    pub async fn tidy(&self, client: &Client) -> FsResult<()> {
+        let directories = self.split().0;
+        for depth in (0..directories.len()).rev().take_while(|_| self.flat) {
+            let way = KeyPath { names: directories[..=depth].to_vec(), ..self.clone() };
+            let Some(parent) = way.parent(client).await? else { continue };
+            match client.rmdir(parent, way.name()).await {
+                Ok(()) => {}
+                Err(err) if is_missing(err.code()) => {}
+                Err(err) if err.code() == ErrorCode::NotEmpty => return Ok(()),
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
     /// The directory that the key is in, which is made if it is missing. Errors: FILE_ALREADY_EXISTS
     /// where something else is in the way.
     pub async fn make_parent(&self, client: &Client) -> FsResult<InodeId> {
@@ -128,12 +147,14 @@ impl KeyPath {
 
 impl fmt::Display for KeyPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, name) in self.0.iter().enumerate() {
-            let slash = if at == 0 { "" } else { "/" };
-            write!(f, "{slash}{}", String::from_utf8_lossy(name.as_bytes()))?;
-        }
-        Ok(())
+        self.key.display().fmt(f)
     }
+}
+
+/// A key as a path below a local directory. Errors: INVALID_KEY_NAME for one that leads elsewhere.
+pub fn local(key: &OsStr) -> FsResult<PathBuf> {
+    let names = FileName::path(key.as_bytes())?;
+    Ok(names.iter().map(|name| OsStr::from_bytes(name.as_bytes())).collect())
 }
 
 /// Whether the name is not there, or what it would be in is not.
@@ -170,17 +191,30 @@ mod tests {
 
     #[test]
     fn keys_are_names_between_slashes() {
-        let path = KeyPath::new(OsStr::new("/a//b/c:d/")).unwrap();
-        assert_eq!(path.to_string(), "a/b/c:d");
-        assert_eq!(path.name().as_bytes(), b"c:d");
-        let within = path.within(&KeyPath::new(OsStr::new("x/y")).unwrap());
-        assert_eq!(within.to_string(), "x/y/c:d");
-        for wrong in ["", "/", "a/../b", ".", "a/./b", "a\0b"] {
-            let code = KeyPath::new(OsStr::new(wrong)).unwrap_err().code();
-            assert_eq!(code, ErrorCode::InvalidKeyName, "{wrong:?}");
+        let path = |key: &str| KeyPath::parse(false, OsStr::new(key));
+        let key = path("/a//b/c:d/").unwrap();
+        assert_eq!((&key.to_string()[..], key.names.len()), ("/a//b/c:d/", 3));
+        assert_eq!(key.name().as_bytes(), b"c:d");
+        assert_eq!(key.within(&path("x/y").unwrap()).to_string(), "x/y/c:d");
+        for wrong in ["", "/", "a/../b", "."] {
+            assert_eq!(path(wrong).unwrap_err().code(), ErrorCode::InvalidKeyName, "{wrong:?}");
         }
-        let long = KeyPath::new(OsStr::new(&"x".repeat(256)));
-        assert_eq!(long.unwrap_err().code(), ErrorCode::NameTooLong);
-        assert_eq!(KeyPath::new(OsStr::from_bytes(b"\xff")).unwrap().to_string(), "\u{fffd}");
+        assert_eq!(path(&"x".repeat(256)).unwrap_err().code(), ErrorCode::NameTooLong);
+    }
+
+    #[test]
+    fn flat_keys_are_any_bytes() {
+        let path = |key: &str| KeyPath::parse(true, OsStr::new(key));
+        for key in ["a/../b", "/", ".", "a//b/"] {
+            assert_eq!(path(key).unwrap().names.len(), 1, "{key:?}");
+        }
+        assert_eq!(path(&"x".repeat(256)).unwrap().names.len(), 2);
+        assert_eq!(path("").unwrap_err().code(), ErrorCode::InvalidKeyName);
+    }
+
+    #[test]
+    fn local_paths_stay_below_their_directory() {
+        assert_eq!(local(OsStr::new("/a//b")).unwrap(), PathBuf::from("a/b"));
+        assert_eq!(local(OsStr::new("a/../../b")).unwrap_err().code(), ErrorCode::InvalidKeyName);
     }
 }

@@ -23,7 +23,6 @@ pub async fn put(
     file: &Path,
     replication: Option<Replication>,
 ) -> Outcome {
-    let key = KeyPath::new(&address.key)?;
     address.bucket.check()?;
     let cannot_read = |err: std::io::Error| Failure::new(255, format!("{}: {err}", file.display()));
     // It may be a pipe, which must not keep a signal from being noticed.
@@ -34,6 +33,7 @@ pub async fn put(
     }
     check_replication(metad, &address.bucket, replication).await?;
     session::with(metad, &address.bucket, Use::Change, async |client| {
+        let key = KeyPath::new(client, &address.key)?;
         store::store(client, &key, async |to| {
             upload(client, to, &mut source).await?.map_err(cannot_read)
         })

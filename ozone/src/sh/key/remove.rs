@@ -10,8 +10,8 @@ use crate::sh::session::{self, Use};
 
 /// It is gone at once: there is no trash.
 pub async fn delete(metad: &MetadAddress, address: &KeyAddress) -> Outcome {
-    let key = KeyPath::new(&address.key)?;
     session::with(metad, &address.bucket, Use::Change, async |client| {
+        let key = KeyPath::new(client, &address.key)?;
         let (parent, attr) = key.find(client).await?;
         let deleted = match attr.kind {
             FileKind::Directory => client.rmdir(parent, key.name()).await,
@@ -26,7 +26,7 @@ pub async fn delete(metad: &MetadAddress, address: &KeyAddress) -> Outcome {
             }
             _ => err,
         })?;
-        Ok(())
+        Ok(key.tidy(client).await?)
     })
     .await
 }

@@ -17,8 +17,8 @@ pub async fn rename(
     from: &OsStr,
     to: &OsStr,
 ) -> Outcome {
-    let (from, to) = (KeyPath::new(from)?, KeyPath::new(to)?);
     session::with(metad, address, Use::Change, async |client| {
+        let (from, to) = (KeyPath::new(client, from)?, KeyPath::new(client, to)?);
         Ok(rename_key(client, &from, to).await?)
     })
     .await
@@ -42,8 +42,10 @@ async fn rename_key(client: &Client, from: &KeyPath, mut to: KeyPath) -> FsResul
         let text = format!("Failed to rename {from} to {to}, {why}");
         FsError::with(ErrorCode::KeyRename, text)
     };
-    let Some(new_parent) = to.parent(client).await? else {
-        return Err(cannot("its directory doesn't exist"));
+    let new_parent = match to.parent(client).await? {
+        Some(parent) => parent,
+        None if to.is_flat() => to.make_parent(client).await?,
+        None => return Err(cannot("its directory doesn't exist")),
     };
     let flags = RenameFlags { no_replace: true, ..RenameFlags::default() };
     let renamed = client.rename(parent, from.name(), new_parent, to.name(), flags).await;
@@ -52,7 +54,8 @@ async fn rename_key(client: &Client, from: &KeyPath, mut to: KeyPath) -> FsResul
         ErrorCode::Invalid => cannot("it would be within itself"),
         code if is_missing(code) => cannot("it is gone, or where it should go"),
         _ => err,
-    })
+    })?;
+    from.tidy(client).await
 }
 
 fn exists(key: &KeyPath) -> FsError {

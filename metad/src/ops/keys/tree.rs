@@ -1,8 +1,6 @@
-//! Keys: a bucket's files and directories by their paths. Rows: reads two per component of a path, and
-//! for a listing one name per row passed and one inode per key shown.
+//! Keys that are paths, in the order of their bytes, in which a directory is its path and a `/`.
 //!
-//! A listing is in the order of the keys' bytes, in which a directory is its path and a `/`. The
-//! `directory` table has the names of one directory in order, without that `/`, so a directory's turn
+//! The `directory` table has the names of one directory in order, without that `/`, so a directory's turn
 //! may come only after names that begin with its own: `a-b` is before `a/`, since `-` is before `/`. A
 //! directory waits in its parent's frame until the names have passed it; those that wait begin with one
 //! another, so they are few.
@@ -11,75 +9,24 @@ use std::collections::BTreeMap;
 use std::io;
 use std::iter::Peekable;
 
-use ozone_proto::metad::{Attr, Key, ListKeysRequest};
-use ozone_proto::metad_log::{BucketRecord, DirRecord};
+use ozone_proto::metad_log::DirRecord;
 use ozone_raftkit::store::Read;
-use ozone_types::{BucketId, ErrorCode, FileKind, FileName, FsError, InodeId};
+use ozone_types::{FileKind, FileName, InodeId};
 
-use super::names;
-use super::node::Node;
-use super::resolve::files_of_bucket;
-use crate::error::OpResult;
-use crate::tables::{DIRECTORY, DirectoryKey, INODES, InodeKey, Rows};
+use super::Page;
+use crate::tables::{DIRECTORY, DirectoryKey, InodeKey, Rows};
 
-/// Keys of one page.
-const PAGE: u32 = 1000;
-
-/// A key by its path.
-#[derive(Debug)]
-pub struct FoundKey {
-    pub bucket: BucketRecord,
-    pub inode: InodeKey,
-    pub attr: Attr,
-}
-
-/// Part of a listing, and the inodes of its keys.
-#[derive(Debug)]
-pub struct KeyPage {
-    pub bucket: BucketRecord,
-    pub keys: Vec<Key>,
-    pub inodes: Vec<InodeKey>,
-    /// No keys follow these.
-    pub end: bool,
-}
-
-/// The file or directory at a path from the bucket's root; a `/` more or less does not matter.
-/// Symlinks are not followed. Errors: those of resolve_bucket; KEY_NOT_FOUND.
-pub fn find_key(tables: &impl Read, volume: &str, bucket: &str, path: &[u8]) -> OpResult<FoundKey> {
-    let bucket = files_of_bucket(tables, volume, bucket)?;
-    let id = BucketId(bucket.id);
-    let mut node = Node::named(tables, InodeKey::new(id, InodeId(bucket.root)))?;
-    for component in path.split(|&b| b == b'/').filter(|c| !c.is_empty()) {
-        let name = FileName::new(component).ok().filter(|_| node.is_dir());
-        let target = match &name {
-            Some(name) => names::find(tables, &node, name)?,
-            None => None,
-        };
-        let target = target.ok_or_else(|| {
-            let why = format!("Key:{} not found", String::from_utf8_lossy(path));
-            FsError::with(ErrorCode::KeyNotFound, why)
-        })?;
-        node = Node::named(tables, InodeKey::new(id, target.inode))?;
-    }
-    Ok(FoundKey { bucket, inode: node.key, attr: node.attr() })
-}
-
-/// A page of the keys. Errors: those of resolve_bucket.
-pub fn list_keys(tables: &impl Read, op: &ListKeysRequest) -> OpResult<KeyPage> {
-    let bucket = files_of_bucket(tables, &op.volume, &op.bucket)?;
-    let root = InodeKey::new(BucketId(bucket.id), InodeId(bucket.root));
-    let max = if op.max == 0 { PAGE } else { op.max.min(PAGE) };
-    let mut walk = Walk {
-        tables,
-        prefix: &op.prefix,
-        after: &op.start_after,
-        max: max as usize,
-        frames: Vec::new(),
-        page: KeyPage { bucket, keys: Vec::new(), inodes: Vec::new(), end: false },
-    };
+/// Fills a page with the keys after `after` that begin with `prefix`.
+pub(super) fn list(
+    tables: &impl Read,
+    root: InodeKey,
+    prefix: &[u8],
+    after: &[u8],
+    page: &mut Page,
+) -> io::Result<()> {
+    let mut walk = Walk { tables, prefix, after, frames: Vec::new(), page };
     walk.enter(root, Vec::new())?;
-    walk.run()?;
-    Ok(walk.page)
+    walk.run()
 }
 
 /// A directory under way.
@@ -96,9 +43,8 @@ struct Walk<'r, 'o, R> {
     tables: &'r R,
     prefix: &'o [u8],
     after: &'o [u8],
-    max: usize,
     frames: Vec<Frame<'r>>,
-    page: KeyPage,
+    page: &'o mut Page,
 }
 
 enum Next {
@@ -149,13 +95,7 @@ impl<'r, R: Read> Walk<'r, '_, R> {
         if !key.starts_with(self.prefix) || key.as_slice() <= self.after {
             return Ok(true);
         }
-        if self.page.keys.len() == self.max {
-            return Ok(false);
-        }
-        let attr = Node { key: inode, row: INODES.need(self.tables, &inode)? }.attr();
-        self.page.keys.push(Key { name: key, attr: Some(attr) });
-        self.page.inodes.push(inode);
-        Ok(true)
+        self.page.add(self.tables, key, inode)
     }
 
     /// Begins a directory, at the first name that may be asked for.
