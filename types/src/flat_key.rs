@@ -66,7 +66,8 @@ pub fn names(key: &[u8]) -> FsResult<Vec<FileName>> {
         return Err(FsError::with(ErrorCode::InvalidKeyName, "a key without a name"));
     }
     if key.len() > FLAT_KEY_MAX {
-        return Err(ErrorCode::NameTooLong.into());
+        let why = format!("a key of {} bytes; {FLAT_KEY_MAX} are the most", key.len());
+        return Err(FsError::with(ErrorCode::NameTooLong, why));
     }
     let written = encode(key);
     let count = written.len().div_ceil(PIECE);

@@ -34,7 +34,10 @@ impl FileName {
         };
         let names = key.split(|&b| b == b'/').filter(|name| !name.is_empty());
         let checked = names.map(|name| match name.len() > NAME_MAX {
-            true => Err(ErrorCode::NameTooLong.into()),
+            true => {
+                let why = format!("a name of {} bytes; {NAME_MAX} are the most", name.len());
+                Err(FsError::with(ErrorCode::NameTooLong, why))
+            }
             false => FileName::new(name).map_err(|_| invalid()),
         });
         checked.collect()

@@ -15,7 +15,7 @@ pub fn progress(names: u64) -> ProgressBar {
     let bar = ProgressBar::new(names);
     // The template is a constant; were it wrong, the bar would look as it does by default.
     if let Ok(style) =
-        ProgressStyle::with_template("{msg} {bar:40} {human_pos}/{human_len} {per_sec} {eta} left")
+        ProgressStyle::with_template("{msg} {bar:40} {human_pos}/{human_len} {eta} left")
     {
         bar.set_style(style);
     }

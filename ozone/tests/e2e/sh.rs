@@ -300,6 +300,7 @@ fn links() {
     quiet(&cluster, &["bucket", "link", "vol2/ring2", "vol2/ring1"]);
     let ring = refused(&cluster, &["key", "list", "vol2/ring1"]);
     assert_eq!(ring, "DETECTED_LOOP_IN_BUCKET_LINKS");
+    assert_eq!(names(&shown(&cluster, &["key", "list", "vol2"])), ["f"]);
     // Not even with -r does a link take its source with it.
     let gone = shown(&cluster, &["bucket", "delete", "-r", "-y", "vol2/link"]);
     assert_eq!(gone, "Bucket link is deleted\n");

@@ -24,7 +24,7 @@ pub async fn bucket(metad: &MetadAddress, address: &BucketAddress, list: &ListAr
     Ok(())
 }
 
-/// Each bucket's keys are a list of their own, as in Ozone.
+/// Each bucket's keys are a list of their own, as in Ozone. Links that lead nowhere have none.
 pub async fn volume(metad: &MetadAddress, address: &VolumeAddress, list: &ListArgs) -> Outcome {
     address.check()?;
     let admin = admin(metad, &address.metad)?;
@@ -35,6 +35,9 @@ pub async fn volume(metad: &MetadAddress, address: &VolumeAddress, list: &ListAr
         let last = page.buckets.last().map(|info| info.name.clone());
         for info in page.buckets {
             let more_buckets = !page.end || Some(&info.name) != last.as_ref();
+            if info.source_missing {
+                continue;
+            }
             let bucket = BucketAddress {
                 metad: address.metad.clone(),
                 volume: address.volume.clone(),

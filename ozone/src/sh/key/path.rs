@@ -12,12 +12,14 @@ use ozone_types::{Attr, ErrorCode, FileKind, FileName, FsError, FsResult, InodeI
 const DIRECTORY_MODE: u32 = 0o777;
 const FILE_MODE: u32 = libc::S_IFREG | 0o666;
 
-/// A key as names; there is at least one.
+/// A key as names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPath {
     /// As it was given, for messages.
     key: OsString,
-    names: Vec<FileName>,
+    /// The directories on the way, and the name in the last one.
+    parents: Vec<FileName>,
+    name: FileName,
     /// The directories on the way are only part of how the key is written.
     flat: bool,
 }
@@ -29,38 +31,30 @@ impl KeyPath {
     }
 
     fn parse(flat: bool, key: &OsStr) -> FsResult<Self> {
-        let names = match flat {
+        let mut names = match flat {
             true => flat_key::names(key.as_bytes())?,
             false => FileName::path(key.as_bytes())?,
         };
-        if names.is_empty() {
+        let Some(name) = names.pop() else {
             return Err(FsError::with(ErrorCode::InvalidKeyName, "Invalid KeyPath, empty keyName"));
-        }
-        Ok(KeyPath { key: key.to_owned(), names, flat })
+        };
+        Ok(KeyPath { key: key.to_owned(), parents: names, name, flat })
     }
 
     pub fn is_flat(&self) -> bool {
         self.flat
     }
 
-    /// The directories on the way, and the name in the last one.
-    fn split(&self) -> (&[FileName], &FileName) {
-        // The constructor has made sure of the last name.
-        match self.names.split_last() {
-            Some((name, parents)) => (parents, name),
-            None => unreachable!("a key without a name"),
-        }
-    }
-
     pub fn name(&self) -> &FileName {
-        self.split().1
+        &self.name
     }
 
     /// This key in a directory of another name.
     pub fn within(&self, directory: &KeyPath) -> KeyPath {
-        let names: Vec<_> = directory.names.iter().chain([self.name()]).cloned().collect();
-        let key = names.iter().map(|name| OsStr::from_bytes(name.as_bytes())).collect::<PathBuf>();
-        KeyPath { key: key.into_os_string(), names, flat: false }
+        let parents: Vec<_> = directory.parents.iter().chain([&directory.name]).cloned().collect();
+        let names = parents.iter().chain([&self.name]);
+        let key = names.map(|name| OsStr::from_bytes(name.as_bytes())).collect::<PathBuf>();
+        KeyPath { key: key.into_os_string(), parents, name: self.name.clone(), flat: false }
     }
 
     fn not_found(&self) -> FsError {
@@ -89,7 +83,7 @@ impl KeyPath {
     /// The directory that the key is in, if it exists.
     pub async fn parent(&self, client: &Client) -> FsResult<Option<InodeId>> {
         let mut at = client.root();
-        for name in self.split().0 {
+        for name in &self.parents {
             match client.lookup(at, name).await {
                 Ok(attr) if attr.kind == FileKind::Directory => at = attr.inode,
                 Ok(_) => return Ok(None),
@@ -102,11 +96,10 @@ impl KeyPath {
 
     /// Takes away the directories that the key was written in, if nothing else is in them.
     pub async fn tidy(&self, client: &Client) -> FsResult<()> {
-        let directories = self.split().0;
-        for depth in (0..directories.len()).rev().take_while(|_| self.flat) {
-            let way = KeyPath { names: directories[..=depth].to_vec(), ..self.clone() };
+        let mut way = self.clone();
+        while let Some(name) = way.parents.pop().filter(|_| self.flat) {
             let Some(parent) = way.parent(client).await? else { continue };
-            match client.rmdir(parent, way.name()).await {
+            match client.rmdir(parent, &name).await {
                 Ok(()) => {}
                 Err(err) if is_missing(err.code()) => {}
                 Err(err) if err.code() == ErrorCode::NotEmpty => return Ok(()),
@@ -120,7 +113,7 @@ impl KeyPath {
     /// where something else is in the way.
     pub async fn make_parent(&self, client: &Client) -> FsResult<InodeId> {
         let mut at = client.root();
-        for name in self.split().0 {
+        for name in &self.parents {
             let attr = match client.lookup(at, name).await {
                 Err(err) if err.code() == ErrorCode::NotFound => {
                     match client.mkdir(at, name, new_node(DIRECTORY_MODE)).await {
@@ -193,7 +186,7 @@ mod tests {
     fn keys_are_names_between_slashes() {
         let path = |key: &str| KeyPath::parse(false, OsStr::new(key));
         let key = path("/a//b/c:d/").unwrap();
-        assert_eq!((&key.to_string()[..], key.names.len()), ("/a//b/c:d/", 3));
+        assert_eq!((&key.to_string()[..], key.parents.len()), ("/a//b/c:d/", 2));
         assert_eq!(key.name().as_bytes(), b"c:d");
         assert_eq!(key.within(&path("x/y").unwrap()).to_string(), "x/y/c:d");
         for wrong in ["", "/", "a/../b", "."] {
@@ -206,9 +199,9 @@ mod tests {
     fn flat_keys_are_any_bytes() {
         let path = |key: &str| KeyPath::parse(true, OsStr::new(key));
         for key in ["a/../b", "/", ".", "a//b/"] {
-            assert_eq!(path(key).unwrap().names.len(), 1, "{key:?}");
+            assert_eq!(path(key).unwrap().parents.len(), 0, "{key:?}");
         }
-        assert_eq!(path(&"x".repeat(256)).unwrap().names.len(), 2);
+        assert_eq!(path(&"x".repeat(256)).unwrap().parents.len(), 1);
         assert_eq!(path("").unwrap_err().code(), ErrorCode::InvalidKeyName);
     }
 
