@@ -27,11 +27,15 @@ use crate::locks;
 use crate::metad::{GrpcMetad, Metad};
 use crate::session;
 
+/// The layout of buckets of flat keys.
+const FLAT_KEYS: &str = "OBJECT_STORE";
+
 /// A mount's connection to its cluster. Operations wait for servers as long as it takes; dropping
 /// an operation's future gives up waiting, but does not undo a change that is under way.
 pub struct Client {
     core: Arc<Core>,
     root: InodeId,
+    flat_keys: bool,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -59,20 +63,26 @@ impl Client {
             volume: config.volume.clone(),
             bucket: config.bucket.clone(),
             subdirectory: config.subdirectory.clone(),
+            keys: config.keys,
         };
         let core = Core::start(config, clock, metad, blockds);
         // Dropped on an error, it stops what was started.
-        let mut client = Client { core: core.clone(), root: InodeId(0), keeper: Mutex::default() };
+        let mut client = Client {
+            core: core.clone(),
+            root: InodeId(0),
+            flat_keys: false,
+            keeper: Mutex::default(),
+        };
         let resolved = tokio::time::timeout(timeout, async {
             let reply = resolve(&core, request).await?;
             core.set_bucket(BucketId(reply.bucket), &reply.cluster);
             let keeper = tokio::spawn(session::run(core.clone()));
             *client.keeper.lock() = Some(keeper);
             core.session.current().await;
-            FsResult::Ok(InodeId(reply.root))
+            FsResult::Ok((InodeId(reply.root), reply.layout == FLAT_KEYS))
         });
         match resolved.await {
-            Ok(root) => client.root = root?,
+            Ok(resolved) => (client.root, client.flat_keys) = resolved?,
             Err(_) => {
                 let why = core.connect_error().map(|err| format!(": {err}")).unwrap_or_default();
                 let text = format!(
@@ -101,6 +111,11 @@ impl Client {
     /// The directory that the mount shows.
     pub fn root(&self) -> InodeId {
         self.root
+    }
+
+    /// The bucket has flat keys: what is in it are names of [`ozone_types::flat_key`].
+    pub fn flat_keys(&self) -> bool {
+        self.flat_keys
     }
 
     /// Errors: NOT_FOUND, NOT_A_DIRECTORY, STALE_INODE.

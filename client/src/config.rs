@@ -20,6 +20,9 @@ pub struct ClientConfig {
     pub memory: u64,
     /// Which reads are seen in the access time.
     pub access_times: AccessTimes,
+    /// The bucket may be one of flat keys ([`crate::Client::flat_keys`]), which is no filesystem; it is
+    /// refused with NOT_SUPPORTED_OPERATION otherwise.
+    pub keys: bool,
     /// Refuse every change with READ_ONLY.
     pub read_only: bool,
     /// How long [`crate::Client::connect`] tries before it gives up.
@@ -45,6 +48,7 @@ impl Default for ClientConfig {
             mountpoint: String::new(),
             memory: 256 << 20,
             access_times: AccessTimes::default(),
+            keys: false,
             read_only: false,
             connect_timeout: Duration::from_secs(30),
             write_behind: Duration::from_millis(600),

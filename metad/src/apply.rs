@@ -95,6 +95,8 @@ fn run(
         }
         Kind::CreateVolume(op) => Reply::Volume(ops::create_volume(txn, &op, time)?),
         Kind::CreateBucket(op) => Reply::Bucket(ops::create_bucket(txn, &op, time)?),
+        Kind::UpdateVolume(op) => Reply::Volume(ops::update_volume(txn, &op, time)?),
+        Kind::UpdateBucket(op) => Reply::Bucket(ops::update_bucket(txn, &op, time)?),
         Kind::DeleteVolume(op) => {
             ops::delete_volume(txn, &op.volume)?;
             DONE

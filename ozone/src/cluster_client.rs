@@ -29,6 +29,11 @@ pub struct MetadAddress {
 }
 
 impl MetadAddress {
+    /// Those that an address names, if it does; else as [`MetadAddress::resolve`].
+    pub fn resolve_for(&self, named: &[String]) -> Result<Vec<String>, Failure> {
+        if named.is_empty() { self.resolve() } else { Ok(named.to_vec()) }
+    }
+
     /// The addresses by flag, site file or default.
     pub fn resolve(&self) -> Result<Vec<String>, Failure> {
         addresses(&self.metad, Path::new(SITE_FILE), |site| site.metad, "127.0.0.1:9862")
@@ -103,9 +108,11 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     Ok(runtime.block_on(future))
 }
 
-/// Ozone's way to fail: `VOLUME_NOT_FOUND message`, exit status 255.
-pub fn refused(err: FsError) -> Failure {
-    Failure::new(255, err.to_string())
+impl From<FsError> for Failure {
+    /// Ozone's way to fail: `VOLUME_NOT_FOUND message`, exit status 255.
+    fn from(err: FsError) -> Self {
+        Failure::new(255, err.to_string())
+    }
 }
 
 #[cfg(test)]

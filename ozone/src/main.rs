@@ -3,6 +3,7 @@
 
 mod admin;
 mod cluster_client;
+mod completion;
 mod daemon;
 mod logging;
 mod mount;
@@ -14,7 +15,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A distributed, POSIX-complete filesystem with Apache Ozone's volumes and buckets.
 #[derive(Parser)]
@@ -36,10 +37,12 @@ enum Command {
     Mount(mount::MountArgs),
     /// A whole cluster in one process on this machine, with a bucket, mounted.
     Quickstart(quickstart::QuickstartArgs),
-    /// Volumes and buckets.
+    /// Volumes, buckets and keys, as in Apache Ozone.
     Sh(sh::ShArgs),
     /// Look into a running cluster.
     Admin(admin::AdminArgs),
+    /// Print what a shell needs to complete the words of this command.
+    Completion(completion::CompletionArgs),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Sh(args) => sh::run(args),
         Command::Admin(args) => admin::run(args),
+        Command::Completion(args) => completion::run(&args, &mut Cli::command()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

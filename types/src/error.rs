@@ -127,6 +127,18 @@ errors! {
     BucketNotEmpty = 45, e::ENOTEMPTY, Final, "BUCKET_NOT_EMPTY";
     InvalidVolumeName = 46, e::EINVAL, Final, "INVALID_VOLUME_NAME";
     InvalidBucketName = 47, e::EINVAL, Final, "INVALID_BUCKET_NAME";
+    /// A quota that may not be set to this value.
+    QuotaError = 48, e::EINVAL, Final, "QUOTA_ERROR";
+    LinkLoop = 49, e::ELOOP, Final, "DETECTED_LOOP_IN_BUCKET_LINKS";
+    // Keys, in Ozone's words.
+    KeyNotFound = 50, e::ENOENT, Final, "KEY_NOT_FOUND";
+    KeyExists = 51, e::EEXIST, Final, "KEY_ALREADY_EXISTS";
+    InvalidKeyName = 52, e::EINVAL, Final, "INVALID_KEY_NAME";
+    /// A key that must be a file is none.
+    NotAFile = 53, e::EISDIR, Final, "NOT_A_FILE";
+    /// A file is where a key's path needs a directory.
+    FileExists = 54, e::ENOTDIR, Final, "FILE_ALREADY_EXISTS";
+    KeyRename = 55, e::ENOENT, Final, "KEY_RENAME_ERROR";
     // Sessions, leases, blocks.
     /// The session has ended; nothing it sends is executed.
     SessionEnded = 60, e::ESTALE, Reopen, "SESSION_ENDED";

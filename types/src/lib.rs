@@ -5,6 +5,7 @@
 
 pub mod attr;
 pub mod error;
+pub mod flat_key;
 pub mod ids;
 pub mod limits;
 pub mod lock;
@@ -15,4 +16,4 @@ pub use attr::{Attr, FileKind, Timestamp};
 pub use error::{ErrorCode, FsError, FsResult, RetryClass};
 pub use ids::*;
 pub use name::{BucketName, FileName, VolumeName, XattrName};
-pub use replication::Replication;
+pub use replication::{EcCodec, Replication};

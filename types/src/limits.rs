@@ -2,6 +2,8 @@
 
 /// Bytes of one name.
 pub const NAME_MAX: usize = 255;
+/// Bytes of a key of an OBJECT_STORE bucket.
+pub const FLAT_KEY_MAX: usize = 4096;
 /// Bytes of a symlink's target (PATH_MAX counts the NUL).
 pub const SYMLINK_MAX: usize = 4095;
 /// Names of one inode: ext4's limit is lower (65,000); this one is what u32 and tools bear.

@@ -25,6 +25,24 @@ impl FileName {
         Ok(FileName(bytes.into()))
     }
 
+    /// The names of a key that is a path; a `/` more or less does not matter. Errors: INVALID_KEY_NAME
+    /// for `.`, `..` or a NUL; NAME_TOO_LONG.
+    pub fn path(key: &[u8]) -> FsResult<Vec<FileName>> {
+        let invalid = || {
+            let why = format!("Invalid KeyPath {}", String::from_utf8_lossy(key));
+            FsError::with(ErrorCode::InvalidKeyName, why)
+        };
+        let names = key.split(|&b| b == b'/').filter(|name| !name.is_empty());
+        let checked = names.map(|name| match name.len() > NAME_MAX {
+            true => {
+                let why = format!("a name of {} bytes; {NAME_MAX} are the most", name.len());
+                Err(FsError::with(ErrorCode::NameTooLong, why))
+            }
+            false => FileName::new(name).map_err(|_| invalid()),
+        });
+        checked.collect()
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -165,6 +183,17 @@ mod tests {
         for bad in [&b""[..], b".", b"..", b"a/b", b"a\0b"] {
             assert_eq!(FileName::new(bad).unwrap_err().code(), ErrorCode::Invalid);
         }
+    }
+
+    #[test]
+    fn paths() {
+        let names = |key: &[u8]| FileName::path(key).map(|names| names.len()).map_err(|e| e.code());
+        assert_eq!(names(b"/a//b:\xff/"), Ok(2));
+        assert_eq!(names(b"/"), Ok(0));
+        for wrong in [&b"."[..], b"a/../b", b"a/./b", b"a\0b"] {
+            assert_eq!(names(wrong), Err(ErrorCode::InvalidKeyName), "{wrong:?}");
+        }
+        assert_eq!(names(&[b'x'; 256]), Err(ErrorCode::NameTooLong));
     }
 
     #[test]

@@ -93,6 +93,12 @@ fn check_buckets(tables: &impl Read, problems: &mut Problems) -> io::Result<()> 
         for row in BUCKETS.prefix(tables, &BucketKey::prefix(VolumeId(volume.id))) {
             let (key, bucket) = row?;
             let id = BucketId(bucket.id);
+            buckets += 1;
+            if bucket.root == 0 {
+                let none = !BUCKET_IDS.has(tables, &id)? && !BUCKET_USAGE.has(tables, &id)?;
+                problems.ensure(none, BUCKETS.name(), &key, || "a link with files".into());
+                continue;
+            }
             let place = BUCKET_IDS.get(tables, &id)?;
             let here = place.is_some_and(|p| p.volume == volume.id && p.name == key.name);
             problems.ensure(here, BUCKETS.name(), &key, || "its id leads elsewhere".into());
@@ -101,13 +107,12 @@ fn check_buckets(tables: &impl Read, problems: &mut Problems) -> io::Result<()> 
             let root = INODES.get(tables, &InodeKey::new(id, bucket.root.into()))?;
             let is_root = root.is_some_and(|root| root.parent == bucket.root && root.nlink >= 2);
             problems.ensure(is_root, BUCKETS.name(), &key, || "its root is none".into());
-            buckets += 1;
+            places += 1;
         }
         let counted = volume.buckets;
         problems.ensure(counted == buckets, VOLUMES.name(), name, || {
             format!("counts {counted} buckets, has {buckets}")
         });
-        places += buckets;
     }
     let ids = BUCKET_IDS.all(tables).count() as u64;
     problems

@@ -39,6 +39,7 @@ mod clone;
 mod create;
 mod extents;
 mod getattr;
+mod keys;
 mod link;
 mod locate;
 mod lookup;
@@ -48,6 +49,7 @@ mod names;
 mod node;
 mod punch;
 mod purge;
+mod quota;
 mod readdir;
 mod readlink;
 mod release_block;
@@ -67,12 +69,13 @@ mod xattr;
 
 pub use accessed::accessed;
 pub use blocks::{allocate, deletions_logged, drop_blocks, replicas_sealed, seal};
-pub use bucket::{LAYOUT, create_bucket, delete_bucket, info_bucket, list_buckets};
+pub use bucket::{LAYOUT, create_bucket, delete_bucket, info_bucket, list_buckets, update_bucket};
 pub use change::Change;
 pub use clone::clone;
 pub use create::create;
 pub use extents::extents;
 pub use getattr::getattr;
+pub use keys::{FoundKey, KeyPage, find_key, list_keys};
 pub use link::link;
 pub use locate::{locate, replicas};
 pub use lookup::lookup;
@@ -91,7 +94,7 @@ pub use statfs::{ClusterSpace, statfs};
 pub use symlink::symlink;
 pub use topology::update_topology;
 pub use unlink::unlink;
-pub use volume::{create_volume, delete_volume, info_volume, list_volumes};
+pub use volume::{create_volume, delete_volume, info_volume, list_volumes, update_volume};
 pub use work::{
     COUNT_MAX, Counts, block, blockds, blocks_of_writer, containers, counts, deleted_blocks,
     open_blocks_in, orphans, session, sessions, work,

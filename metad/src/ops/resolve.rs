@@ -1,35 +1,46 @@
-//! resolve: from the words of a mount to ids. Rows: reads the volume, the bucket, and two per
-//! component of the subdirectory.
+//! resolve: from the words of a mount to ids. Rows: reads the volume and the bucket (for each link on the
+//! way as well), and two per component of the subdirectory.
 
-use ozone_proto::metad::ResolveBucketReply;
+use std::collections::BTreeSet;
+
+use ozone_proto::metad::{ResolveBucketReply, ResolveBucketRequest};
 use ozone_proto::metad_log::{BucketRecord, VolumeRecord};
 use ozone_raftkit::store::Read;
 use ozone_types::{BucketId, ErrorCode, FileName, FsError, InodeId, Replication, VolumeId};
 
+use super::bucket::{LAYOUT, LEGACY, OBJECT_STORE};
 use super::names;
 use super::node::Node;
 use crate::error::OpResult;
 use crate::tables::{BUCKET_IDS, BUCKETS, BucketKey, InodeKey, VOLUMES, VolumeKey};
 
-/// Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND; for the subdirectory NOT_FOUND, NOT_A_DIRECTORY
-/// (also for a symlink: it would be the mounting host's to follow).
+/// A link leads to its source. Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND;
+/// DETECTED_LOOP_IN_BUCKET_LINKS; NOT_SUPPORTED_OPERATION for a bucket of flat keys, unless keys are asked for; for the
+/// subdirectory NOT_FOUND, NOT_A_DIRECTORY (also for a symlink: it would be the mounting host's to
+/// follow).
 pub fn resolve_bucket(
     tables: &impl Read,
-    volume: &str,
-    bucket: &str,
-    subdirectory: &str,
+    op: &ResolveBucketRequest,
 ) -> OpResult<ResolveBucketReply> {
-    let record = bucket_by_name(tables, volume, bucket)?;
+    let record = follow(tables, &op.volume, &op.bucket)?;
+    if record.layout == OBJECT_STORE && !op.keys {
+        let why = format!(
+            "Bucket: {} has layout: {OBJECT_STORE}, which does not support file system semantics. \
+             Bucket Layout must be {LAYOUT} or {LEGACY}.",
+            op.bucket
+        );
+        return Err(FsError::with(ErrorCode::Unsupported, why).into());
+    }
     let id = BucketId(record.id);
     let mut root = InodeId(record.root);
-    for name in subdirectory.split('/').filter(|name| !name.is_empty() && *name != ".") {
+    for name in op.subdirectory.split('/').filter(|name| !name.is_empty() && *name != ".") {
         let parent = Node::directory(tables, InodeKey::new(id, root))?;
         let found = names::find(tables, &parent, &FileName::new(name.as_bytes())?)?;
         let found = found.ok_or_else(|| {
-            FsError::with(ErrorCode::NotFound, format!("no '{name}' of '{subdirectory}'"))
+            FsError::with(ErrorCode::NotFound, format!("no '{name}' of '{}'", op.subdirectory))
         })?;
         if !found.is_dir() {
-            let why = format!("'{name}' of '{subdirectory}' is not a directory");
+            let why = format!("'{name}' of '{}' is not a directory", op.subdirectory);
             return Err(FsError::with(ErrorCode::NotDir, why).into());
         }
         root = found.inode;
@@ -41,6 +52,23 @@ pub fn resolve_bucket(
         replication: record.replication,
         layout: record.layout,
     })
+}
+
+/// The bucket that a name or a link, over any number of others, stands for. Errors: VOLUME_NOT_FOUND,
+/// BUCKET_NOT_FOUND; DETECTED_LOOP_IN_BUCKET_LINKS.
+pub(super) fn follow(tables: &impl Read, volume: &str, bucket: &str) -> OpResult<BucketRecord> {
+    let mut seen = BTreeSet::new();
+    let mut record = bucket_by_name(tables, volume, bucket)?;
+    while record.root == 0 {
+        if !seen.insert(record.id) {
+            let why = format!(
+                "Detected loop in bucket links. Bucket name: {bucket}, Volume name: {volume}"
+            );
+            return Err(FsError::with(ErrorCode::LinkLoop, why).into());
+        }
+        record = bucket_by_name(tables, &record.source_volume, &record.source_bucket)?;
+    }
+    Ok(record)
 }
 
 /// The replication of a bucket's new blocks. Errors: BUCKET_NOT_FOUND.

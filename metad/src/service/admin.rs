@@ -9,7 +9,7 @@ use ozone_proto::metad_log::command_reply::Reply;
 use ozone_types::FsResult;
 use tonic::Request;
 
-use super::{Answered, Boxed, answer, unary};
+use super::{Answered, Boxed, answer, keys, unary};
 use crate::gc::Status;
 use crate::node::Node;
 use crate::ops;
@@ -33,6 +33,10 @@ impl MetadAdmin for AdminService {
     unary!(info_bucket, InfoBucketRequest => BucketInfo, info_bucket);
     unary!(list_volumes, ListVolumesRequest => ListVolumesReply, list_volumes);
     unary!(list_buckets, ListBucketsRequest => ListBucketsReply, list_buckets);
+    unary!(update_volume, UpdateVolumeRequest => VolumeInfo, update_volume);
+    unary!(update_bucket, UpdateBucketRequest => BucketInfo, update_bucket);
+    unary!(list_keys, ListKeysRequest => ListKeysReply, keys::list_keys);
+    unary!(info_key, InfoKeyRequest => InfoKeyReply, keys::info_key);
     unary!(delete_volume, InfoVolumeRequest => Done, delete_volume);
     unary!(delete_bucket, InfoBucketRequest => Done, delete_bucket);
     unary!(status, StatusRequest => StatusReply, status);
@@ -55,6 +59,28 @@ async fn create_bucket(
 ) -> FsResult<wire::BucketInfo> {
     node.leader()?;
     match node.propose(Command::CreateBucket(request)).await? {
+        Reply::Bucket(info) => Ok(info),
+        other => Err(node.unexpected(&other)),
+    }
+}
+
+async fn update_volume(
+    node: &Arc<Node>,
+    request: wire::UpdateVolumeRequest,
+) -> FsResult<wire::VolumeInfo> {
+    node.leader()?;
+    match node.propose(Command::UpdateVolume(request)).await? {
+        Reply::Volume(info) => Ok(info),
+        other => Err(node.unexpected(&other)),
+    }
+}
+
+async fn update_bucket(
+    node: &Arc<Node>,
+    request: wire::UpdateBucketRequest,
+) -> FsResult<wire::BucketInfo> {
+    node.leader()?;
+    match node.propose(Command::UpdateBucket(request)).await? {
         Reply::Bucket(info) => Ok(info),
         other => Err(node.unexpected(&other)),
     }

@@ -11,6 +11,7 @@
 mod admin;
 mod blocks;
 mod commit;
+mod keys;
 mod open;
 mod read;
 
@@ -63,6 +64,14 @@ async fn answer<T>(
 
 /// The leader, for a request of a mount. Errors: NOT_LEADER; UNAVAILABLE in grace; SESSION_ENDED.
 fn gate(node: &Node, session: u64) -> FsResult<Arc<Leader>> {
+    let leader = not_in_grace(node)?;
+    check_session(&leader, session)?;
+    Ok(leader)
+}
+
+/// The leader, for a request that what sessions hold has a bearing on. Errors: NOT_LEADER; UNAVAILABLE
+/// in grace.
+fn not_in_grace(node: &Node) -> FsResult<Arc<Leader>> {
     let leader = node.leader()?;
     if leader.sessions.in_grace() {
         return Err(FsError::with(
@@ -70,7 +79,6 @@ fn gate(node: &Node, session: u64) -> FsResult<Arc<Leader>> {
             "metad has just taken over and waits for the sessions to say what they hold",
         ));
     }
-    check_session(&leader, session)?;
     Ok(leader)
 }
 

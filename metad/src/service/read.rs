@@ -37,9 +37,7 @@ pub(super) async fn resolve_bucket(
     // Not held up by the grace period: a client resolves before it has a session, and its Hello may
     // be what ends the grace, by naming the dead.
     node.leader()?;
-    let mut reply = node
-        .read(|t| ops::resolve_bucket(t, &request.volume, &request.bucket, &request.subdirectory))
-        .await?;
+    let mut reply = node.read(|t| ops::resolve_bucket(t, &request)).await?;
     reply.cluster = node.identity.get().map(|i| i.cluster.to_vec()).unwrap_or_default();
     Ok(reply)
 }

@@ -159,6 +159,16 @@ pub struct DirectoryKey {
     pub name: FileName,
 }
 
+impl DirectoryKey {
+    /// Where in the table names of the directory begin that are, or begin with, any bytes: they need not
+    /// be a name.
+    pub fn place(parent: InodeKey, bytes: &[u8]) -> Vec<u8> {
+        let mut key = parent.encode();
+        key.extend_from_slice(bytes);
+        key
+    }
+}
+
 impl Key for DirectoryKey {
     fn encode(&self) -> Vec<u8> {
         let mut key = self.parent.encode();

@@ -128,9 +128,19 @@ impl<K: Key, V: Value> Table<K, V> {
 
     /// The rows from `from` on whose key begins with `prefix`.
     pub fn scan<'r>(&self, tables: &'r impl Read, from: &K, prefix: &[u8]) -> Rows<'r, K, V> {
+        self.scan_bytes(tables, &from.encode(), prefix)
+    }
+
+    /// The rows from the encoded place `from` on whose key begins with `prefix`.
+    pub fn scan_bytes<'r>(
+        &self,
+        tables: &'r impl Read,
+        from: &[u8],
+        prefix: &[u8],
+    ) -> Rows<'r, K, V> {
         let end = after_prefix(prefix);
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        self.rows(tables, Bound::Included(&from.encode()), to)
+        self.rows(tables, Bound::Included(from), to)
     }
 
     /// The rows whose key begins with `prefix`.

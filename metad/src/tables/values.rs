@@ -94,7 +94,13 @@ impl Checked for log::VolumeRecord {
 
 impl Checked for log::BucketRecord {
     fn check(&self) -> Result<(), &'static str> {
-        ensure(self.id != 0 && self.root != 0, "without an id or a root")?;
+        ensure(self.id != 0, "without an id")?;
+        let sources = [&self.source_volume, &self.source_bucket];
+        if sources.iter().any(|name| !name.is_empty()) {
+            ensure(!sources.iter().any(|name| name.is_empty()), "a link with half a source")?;
+            return ensure(self.root == 0, "a link with a root");
+        }
+        ensure(self.root != 0, "without a root")?;
         replication_valid(&self.replication)
     }
 }

@@ -7,7 +7,7 @@ use ozone_blockd::Blockd;
 use ozone_containerd::Containerd;
 use ozone_metad::Metad;
 use ozone_platform::real_clock;
-use ozone_types::{BucketName, ErrorCode, FsError, FsResult, Replication, VolumeName};
+use ozone_types::{BucketName, ErrorCode, FsError, FsResult, VolumeName};
 use serde::{Deserialize, Serialize};
 
 use super::fail;
@@ -110,10 +110,8 @@ impl Cluster {
         let admin = Admin::new(vec![self.metad_address()])?;
         let volume = VolumeName::new("vol1")?;
         let bucket = BucketName::new("bucket1")?;
-        unless_exists(sh::create_volume(&admin, &volume, None).await)?;
-        let layout = "FILE_SYSTEM_OPTIMIZED";
-        let three = Replication::THREE;
-        unless_exists(sh::create_bucket(&admin, &volume, &bucket, layout, three, None).await)
+        unless_exists(sh::volume::create(&admin, sh::volume::new(&volume)).await)?;
+        unless_exists(sh::bucket::create(&admin, sh::bucket::new(&volume, &bucket)).await)
     }
 
     fn write_ports(&self, file: &Path) -> Result<(), Failure> {

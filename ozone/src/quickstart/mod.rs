@@ -81,7 +81,7 @@ fn serve(args: &QuickstartArgs, mountpoint: &Path, data: &Path, report: &Report)
         }
     };
     report.ready(&introduction(mountpoint, data, &cluster, args.detach));
-    let ended = runtime.block_on(async {
+    let ended: Result<_, Failure> = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| fail(&e))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| fail(&e))?;
         tokio::select! {

@@ -18,5 +18,6 @@ mod pjdfstest;
 mod posix;
 mod programs;
 mod quickstart;
+mod sh;
 mod turns;
 mod two_mounts;

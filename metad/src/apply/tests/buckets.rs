@@ -3,23 +3,9 @@
 use ozone_proto::metad::{
     InfoBucketRequest, InfoVolumeRequest, ListBucketsRequest, ListVolumesRequest, Mkdir, Rmdir,
 };
-use ozone_types::FsResult;
 
 use super::*;
-use crate::error::{OpError, OpResult};
 use crate::ops::{self, ClusterSpace};
-
-fn answer<T>(result: OpResult<T>) -> FsResult<T> {
-    match result {
-        Ok(value) => Ok(value),
-        Err(OpError::Refused(err)) => Err(err),
-        Err(OpError::Fatal(err)) => panic!("{err}"),
-    }
-}
-
-fn code<T: std::fmt::Debug>(result: OpResult<T>) -> ErrorCode {
-    answer(result).unwrap_err().code()
-}
 
 fn create_volume(name: &str) -> Kind {
     Kind::CreateVolume(CreateVolumeRequest { name: name.into(), ..Default::default() })
@@ -42,7 +28,7 @@ fn names_are_checked_and_unique() {
         bed.refused(Kind::CreateBucket(request))
     };
     assert_eq!(create(&|r| r.volume = "nowhere".into()), ErrorCode::VolumeNotFound);
-    assert_eq!(create(&|r| r.layout = "OBJECT_STORE".into()), ErrorCode::Invalid);
+    assert_eq!(create(&|r| r.layout = "FLAT".into()), ErrorCode::Invalid);
     let ec: Replication = "rs-3-2-1024k".parse().unwrap();
     assert_eq!(create(&|r| r.replication = Some(ec.into())), ErrorCode::Unsupported);
     assert_eq!(create(&|r| r.replication = Some(Default::default())), ErrorCode::Protocol);
@@ -57,7 +43,7 @@ fn listings_go_on_where_they_ended() {
     }
     let list = |start_after: &str, prefix: &str, max| {
         let (start_after, prefix) = (start_after.into(), prefix.into());
-        let request = ListVolumesRequest { start_after, prefix, max };
+        let request = ListVolumesRequest { start_after, prefix, max, ..Default::default() };
         let reply = answer(ops::list_volumes(&bed.view(), &request)).unwrap();
         (reply.volumes.into_iter().map(|v| v.name).collect::<Vec<_>>(), reply.end)
     };
@@ -97,7 +83,7 @@ fn only_what_is_empty_can_be_deleted() {
     let op = bed.create_op("g");
     assert_eq!(bed.commit_one(op), Err(ErrorCode::NotFound));
     assert!(answer(ops::getattr(&bed.view(), bed.bucket, bed.root)).is_ok());
-    let resolved = ops::resolve_bucket(&bed.view(), "vol1", "bucket1", "");
+    let resolved = ops::resolve_bucket(&bed.view(), &mount("vol1", "bucket1", ""));
     assert_eq!(code(resolved), ErrorCode::BucketNotFound);
     let orphans = [file, bed.root]
         .map(|inode| log::OrphanKey { bucket: bed.bucket.0, inode: inode.0 })
@@ -122,14 +108,15 @@ fn mounts_resolve_to_directories() {
         parent = bed.commit_one(Op::Mkdir(op)).unwrap().inode;
     }
     let resolve = |subdirectory: &str| {
-        answer(ops::resolve_bucket(&bed.view(), "vol1", "bucket1", subdirectory)).map(|r| r.root)
+        answer(ops::resolve_bucket(&bed.view(), &mount("vol1", "bucket1", subdirectory)))
+            .map(|r| r.root)
     };
     assert_eq!(resolve(""), Ok(bed.root.0));
     assert_eq!(resolve("/a//./b/"), Ok(parent));
     assert_eq!(resolve("a/c"), Err(ErrorCode::NotFound.into()));
     assert_eq!(resolve("file"), Err(ErrorCode::NotDir.into()));
     assert_eq!(resolve("a/.."), Err(ErrorCode::Invalid.into()));
-    let missing = ops::resolve_bucket(&bed.view(), "vol2", "bucket1", "");
+    let missing = ops::resolve_bucket(&bed.view(), &mount("vol2", "bucket1", ""));
     assert_eq!(code(missing), ErrorCode::VolumeNotFound);
     let replication = answer(ops::bucket_replication(&bed.view(), bed.bucket));
     assert_eq!(replication, Ok(Replication::THREE));

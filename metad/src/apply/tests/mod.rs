@@ -4,7 +4,10 @@ mod accessed;
 mod batches;
 mod blocks;
 mod buckets;
+mod keys;
+mod links;
 mod model;
+mod quotas;
 mod ranges;
 mod soundness;
 mod xattrs;
@@ -16,7 +19,7 @@ use ozone_proto::common;
 use ozone_proto::metad::entry::Op;
 use ozone_proto::metad::{
     Attr, BucketInfo, CommitReply, CommitRequest, Create, CreateBucketRequest, CreateVolumeRequest,
-    Entry, EntryReply, Refused,
+    Entry, EntryReply, Refused, ResolveBucketRequest,
 };
 use ozone_proto::metad_log as log;
 use ozone_proto::metad_log::command::Command as Kind;
@@ -24,11 +27,14 @@ use ozone_proto::metad_log::command_reply::Reply;
 use ozone_raftkit::StateMachine;
 use ozone_raftkit::store::{Read, Store, StoreOptions, View};
 use ozone_testkit::simdisk::SimDisk;
-use ozone_types::{BlockId, BucketId, ContainerId, ErrorCode, InodeId, Replication, SessionId};
+use ozone_types::{
+    BlockId, BucketId, ContainerId, ErrorCode, FsResult, InodeId, Replication, SessionId,
+};
 use prost::Message;
 
 use super::MetadState;
 use crate::check::check;
+use crate::error::{OpError, OpResult};
 use crate::tables;
 
 const S_IFREG: u32 = 0o100000;
@@ -225,6 +231,25 @@ impl Bed {
     fn dump(&self) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
         rows(&self.view())
     }
+}
+
+/// What a mount asks for.
+fn mount(volume: &str, bucket: &str, subdirectory: &str) -> ResolveBucketRequest {
+    let [volume, bucket, subdirectory] = [volume, bucket, subdirectory].map(str::to_owned);
+    ResolveBucketRequest { volume, bucket, subdirectory, keys: false }
+}
+
+/// What an operation on sound tables answers.
+fn answer<T>(result: OpResult<T>) -> FsResult<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(OpError::Refused(err)) => Err(err),
+        Err(OpError::Fatal(err)) => panic!("{err}"),
+    }
+}
+
+fn code<T: std::fmt::Debug>(result: OpResult<T>) -> ErrorCode {
+    answer(result).unwrap_err().code()
 }
 
 fn rows(view: &View<'_>) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
