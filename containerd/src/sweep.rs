@@ -15,6 +15,7 @@ use crate::health::{self, emptied, tell_to_close};
 use crate::leader::{Leader, LeaderState};
 use crate::lifecycle::State;
 use crate::metrics::StateLabel;
+use crate::safemode;
 use crate::topology::Item;
 
 /// Which blockds are to close which containers.
@@ -73,6 +74,7 @@ pub(crate) fn decide(state: &mut LeaderState, now: Duration, size_max: u64) -> F
         }
     }
     state.to_close = to_close;
+    safemode::look(state, now);
     findings
 }
 
@@ -201,6 +203,7 @@ mod tests {
             deletions: Deletions::default(),
             topology: Topology::new(1),
             to_close: ToClose::new(),
+            safemode: safemode::Safemode::starting(START),
         }
     }
 

@@ -11,8 +11,10 @@
 mod admin;
 mod blocks;
 mod commit;
+mod inspect;
 mod open;
 mod read;
+mod usage;
 
 use std::pin::Pin;
 use std::sync::Arc;
