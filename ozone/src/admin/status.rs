@@ -1,54 +1,94 @@
-//! `ozone admin status`: is all well, and if not, what.
+//! `ozone admin status`: is all well, and if not, what, and what to do.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
 use ozone_proto::containerd::containerd_client::ContainerdClient;
 use ozone_proto::containerd::{
-    BlockdState, ContainerState, StatusReply as ContainerStatus, StatusRequest as ContainerQuery,
+    BlockdInfo, BlockdState, ContainerInfo, ContainerState, StatusReply as ContainerStatus,
+    StatusRequest as ContainerQuery,
 };
 use ozone_proto::metad::{StatusReply, StatusRequest};
-use ozone_rpc::{Channels, LeaderClient, Retry};
-use ozone_types::{BlockdId, FsResult, limits};
+use ozone_types::{FsResult, limits};
+use serde::Serialize;
 
-use crate::cluster_client::{Admin, ContainerdAddress, MetadAddress, block_on};
+use super::servers::{ContainerAdmin, Servers};
+use super::show::{Format, blockd_id, human};
+use crate::cluster_client::{Admin, block_on};
 use crate::{Failure, Outcome};
 
-#[derive(Args)]
-pub struct AdminArgs {
-    #[command(flatten)]
-    metad: MetadAddress,
-    #[command(flatten)]
-    containerd: ContainerdAddress,
-    #[command(subcommand)]
-    command: AdminCommand,
+/// A status that does not come soon is itself the news.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Problems of one kind that are named; the rest is counted.
+const NAMED: usize = 10;
+
+/// Something that is not as it should be.
+#[derive(Serialize, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+struct Problem {
+    what: String,
+    todo: String,
 }
 
-#[derive(Subcommand)]
-enum AdminCommand {
-    /// One screen: is all well, and if not, what is wrong. Exit status 1 when something is.
-    Status,
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    well: bool,
+    problems: Vec<Problem>,
+    cluster: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metad: Option<Metad>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    containerd: Option<Containerd>,
+    #[serde(skip)]
+    screen: String,
 }
 
-pub fn run(args: AdminArgs) -> Outcome {
-    let AdminCommand::Status = args.command;
-    let (metad, containerd) = (args.metad.resolve()?, args.containerd.resolve()?);
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metad {
+    node_id: u64,
+    term: u64,
+    applied: u64,
+    sessions: u64,
+    open_blocks: u64,
+    orphans: u64,
+    deletions_pending: u64,
+    /// Sessions have not all said yet what they hold.
+    grace: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Containerd {
+    node_id: u64,
+    in_safe_mode: bool,
+    datanodes: usize,
+    datanodes_healthy: usize,
+    containers_open: u64,
+    containers_closing: u64,
+    containers_closed: u64,
+    under_replicated: u64,
+    bad_blocks: usize,
+    deletions_pending: u64,
+}
+
+pub fn run(servers: &Servers, format: Format) -> Outcome {
+    let (metad, containerd) = (servers.metad()?, servers.containerd_within(PATIENCE)?);
     let (metad, containerd) =
-        block_on(async { (metad_status(metad).await, container_status(containerd).await) })?;
-    let (screen, well) = render(&metad, &containerd);
-    print!("{screen}");
-    if well { Ok(()) } else { Err(Failure::new(1, "")) }
+        block_on(async { (metad_status(&metad).await, container_status(&containerd).await) })?;
+    let status = look(&metad, &containerd);
+    format.show(&status, |status| status.screen.clone())?;
+    if status.well { Ok(()) } else { Err(Failure::new(1, "")) }
 }
 
-async fn metad_status(members: Vec<String>) -> FsResult<StatusReply> {
-    Admin::new(members)?.call(|mut a| async move { a.status(StatusRequest {}).await }).await
+async fn metad_status(admin: &Admin) -> FsResult<StatusReply> {
+    admin.call(|mut a| async move { a.status(StatusRequest {}).await }).await
 }
 
-async fn container_status(members: Vec<String>) -> FsResult<ContainerStatus> {
-    let leader = LeaderClient::new(Channels::new(), members)?;
-    leader
-        .call(Retry::within(Duration::from_secs(5)), |channel| async move {
+async fn container_status(admin: &ContainerAdmin) -> FsResult<ContainerStatus> {
+    admin
+        .channel(|channel| async move {
             ContainerdClient::new(channel)
                 .max_decoding_message_size(limits::MESSAGE_MAX)
                 .status(ContainerQuery { containers: false })
@@ -57,31 +97,86 @@ async fn container_status(members: Vec<String>) -> FsResult<ContainerStatus> {
         .await
 }
 
-/// The screen, and whether all is well.
-fn render(metad: &FsResult<StatusReply>, containerd: &FsResult<ContainerStatus>) -> (String, bool) {
-    let mut out = String::new();
+/// Everything that is shown.
+fn look(metad: &FsResult<StatusReply>, containerd: &FsResult<ContainerStatus>) -> Status {
+    let mut screen = String::new();
     let mut problems = Vec::new();
-    // Writing into a String cannot fail.
     match metad {
-        Ok(m) => metad_lines(&mut out, m, &mut problems),
-        Err(e) => problems.push(format!("metad does not answer: {e}")),
+        Ok(m) => metad_lines(&mut screen, m, &mut problems),
+        Err(e) => problem(
+            &mut problems,
+            format!("metad does not answer: {e}"),
+            "see that `ozone metad` runs, and that --metad names it",
+        ),
     }
     match containerd {
-        Ok(c) => containerd_lines(&mut out, c, &mut problems),
-        Err(e) => problems.push(format!("containerd does not answer: {e}")),
+        Ok(c) => containerd_lines(&mut screen, c, &mut problems),
+        Err(e) => problem(
+            &mut problems,
+            format!("containerd does not answer: {e}"),
+            "see that `ozone containerd` runs, and that --containerd names it",
+        ),
     }
-    if problems.is_empty() {
-        out.push_str("\nall is well\n");
+    let well = problems.is_empty();
+    // Writing into a String cannot fail.
+    if well {
+        screen.push_str("\nall is well\n");
     } else {
-        out.push('\n');
-        for problem in &problems {
-            let _ = writeln!(out, "! {problem}");
+        screen.push('\n');
+        for Problem { what, todo } in &problems {
+            let _ = writeln!(screen, "! {what}: {todo}");
         }
     }
-    (out, problems.is_empty())
+    let (metad, containerd) = (metad.as_ref().ok(), containerd.as_ref().ok());
+    let cluster = metad.map(|m| &m.cluster).or(containerd.map(|c| &c.cluster));
+    Status {
+        well,
+        problems,
+        cluster: cluster.cloned().unwrap_or_default(),
+        metad: metad.map(Metad::of),
+        containerd: containerd.map(Containerd::of),
+        screen,
+    }
 }
 
-fn metad_lines(out: &mut String, m: &StatusReply, problems: &mut Vec<String>) {
+impl Metad {
+    fn of(m: &StatusReply) -> Self {
+        Metad {
+            node_id: m.node,
+            term: m.term,
+            applied: m.applied,
+            sessions: m.sessions,
+            open_blocks: m.open_blocks,
+            orphans: m.orphans,
+            deletions_pending: m.deletions_pending,
+            grace: m.grace,
+        }
+    }
+}
+
+impl Containerd {
+    fn of(c: &ContainerStatus) -> Self {
+        let healthy = c.blockds.iter().filter(|b| b.state() == BlockdState::BlockdHealthy);
+        Containerd {
+            node_id: c.node,
+            in_safe_mode: !c.safemode.is_empty(),
+            datanodes: c.blockds.len(),
+            datanodes_healthy: healthy.count(),
+            containers_open: c.containers_open,
+            containers_closing: c.containers_closing,
+            containers_closed: c.containers_closed,
+            under_replicated: c.under_replicated,
+            bad_blocks: c.bad_blocks.len(),
+            deletions_pending: c.deletions_pending,
+        }
+    }
+}
+
+fn problem(problems: &mut Vec<Problem>, what: String, todo: impl Into<String>) {
+    problems.push(Problem { what, todo: todo.into() });
+}
+
+fn metad_lines(out: &mut String, m: &StatusReply, problems: &mut Vec<Problem>) {
     let _ = writeln!(out, "cluster     {}", m.cluster);
     let _ = writeln!(
         out,
@@ -90,7 +185,19 @@ fn metad_lines(out: &mut String, m: &StatusReply, problems: &mut Vec<String>) {
         m.node, m.term, m.applied, m.sessions, m.open_blocks, m.orphans, m.deletions_pending
     );
     if m.grace {
-        problems.push("metad waits for clients to claim again what they had open".to_owned());
+        problem(
+            problems,
+            "metad waits for clients to claim again what they had open".to_owned(),
+            "wait; it ends with the lease time of those that are gone, or `ozone admin session \
+             list` and `evict` them",
+        );
+    }
+    for worker in m.workers.iter().filter(|w| !w.failing.is_empty()) {
+        problem(
+            problems,
+            format!("metad's background work {} fails: {}", worker.name, worker.failing),
+            "it is tried on; what it needs is in the error",
+        );
     }
     for s in &m.session_list {
         let state = if s.connected { "" } else { "  (not connected)" };
@@ -102,7 +209,7 @@ fn metad_lines(out: &mut String, m: &StatusReply, problems: &mut Vec<String>) {
     }
 }
 
-fn containerd_lines(out: &mut String, c: &ContainerStatus, problems: &mut Vec<String>) {
+fn containerd_lines(out: &mut String, c: &ContainerStatus, problems: &mut Vec<Problem>) {
     let _ = writeln!(
         out,
         "containerd  node {} leads; containers: {} open, {} closing, {} closed, {} under-replicated; \
@@ -114,74 +221,107 @@ fn containerd_lines(out: &mut String, c: &ContainerStatus, problems: &mut Vec<St
         c.under_replicated,
         c.deletions_pending
     );
-    for b in &c.blockds {
-        let id = BlockdId::from_slice(&b.blockd).map_or_else(|| "?".to_owned(), |b| b.to_string());
-        let state = match b.state() {
-            BlockdState::BlockdHealthy => "healthy",
-            BlockdState::BlockdStale => "stale",
-            BlockdState::BlockdDead => "dead",
-        };
-        let (used, free) =
-            b.disks.iter().fold((0, 0), |(used, free), d| (used + d.used, free + d.free));
-        let _ = writeln!(
-            out,
-            "  blockd {id} {:<21} {state:<8} containers {:<5} used {:>9} free {:>9}",
-            b.address,
-            b.containers,
-            human(used),
-            human(free)
+    if !c.safemode.is_empty() {
+        problem(
+            problems,
+            c.safemode.clone(),
+            "no new blocks are handed out; see `ozone admin safemode status`, end it with `ozone \
+             admin safemode exit`",
         );
-        if b.state() != BlockdState::BlockdHealthy {
-            problems.push(format!(
-                "block server {id} at {} is {state}, last heard {} s ago: start it again",
-                b.address,
-                b.last_heard_ms / 1000
-            ));
-        }
-        for disk in b.disks.iter().filter(|d| !d.failed.is_empty()) {
-            problems.push(format!("disk {} of {}: {}", disk.path, b.address, disk.failed));
-        }
     }
-    for container in &c.containers {
-        if container.state() != ContainerState::ContainerDeleted {
-            problems.push(format!(
-                "container {} is under-replicated: {} of {} replicas are good",
-                container.container,
-                container.blockds.len().saturating_sub(container.bad_blockds.len()),
-                container.replication.as_ref().map_or(0, |r| r.data + r.parity)
-            ));
-        }
+    for blockd in &c.blockds {
+        blockd_lines(out, blockd, problems);
     }
-    for bad in &c.bad_blocks {
-        let block = bad.block.map_or_else(String::new, |b| format!("{}/{}", b.container, b.local));
-        problems.push(format!("block {block} has a bad replica: {}", bad.why));
+    let gone = |c: &&ContainerInfo| c.state() != ContainerState::ContainerDeleted;
+    let short: Vec<_> = c.containers.iter().filter(gone).map(under_replicated).collect();
+    some_of(short, problems);
+    let bad = c.bad_blocks.iter().map(|bad| Problem {
+        what: format!(
+            "block {} has a bad replica on {}: {}",
+            bad.block.map_or_else(String::new, |b| format!("{}/{}", b.container, b.local)),
+            blockd_id(&bad.blockd),
+            bad.why
+        ),
+        todo: "it is read from the others; look after that disk".to_owned(),
+    });
+    some_of(bad.collect(), problems);
+}
+
+fn blockd_lines(out: &mut String, b: &BlockdInfo, problems: &mut Vec<Problem>) {
+    let id = blockd_id(&b.blockd);
+    let state = match b.state() {
+        BlockdState::BlockdHealthy => "healthy",
+        BlockdState::BlockdStale => "stale",
+        BlockdState::BlockdDead => "dead",
+    };
+    let (used, free) =
+        b.disks.iter().fold((0, 0), |(used, free), d| (used + d.used, free + d.free));
+    let _ = writeln!(
+        out,
+        "  blockd {id} {:<21} {state:<8} containers {:<5} used {:>9} free {:>9}",
+        b.address,
+        b.containers,
+        human(used),
+        human(free)
+    );
+    if b.state() != BlockdState::BlockdHealthy {
+        let silent = b.last_heard_ms / 1000;
+        problem(
+            problems,
+            format!("block server {id} at {} is {state}, last heard {silent} s ago", b.address),
+            "start it again",
+        );
+    }
+    for disk in b.disks.iter().filter(|d| !d.failed.is_empty()) {
+        problem(
+            problems,
+            format!("disk {} of {} is out of service: {}", disk.path, b.address, disk.failed),
+            "repair or replace it, and start that block server again",
+        );
     }
 }
 
-/// Bytes for people: `1.5 GiB`.
-fn human(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            return format!("{value:.1} {unit}");
-        }
-        value /= 1024.0;
+fn under_replicated(container: &ContainerInfo) -> Problem {
+    let good = container.blockds.len().saturating_sub(container.bad_blockds.len());
+    let wanted = container.replication.as_ref().map_or(0, |r| r.data + r.parity);
+    let id = container.container;
+    let state = if good == 0 { "its blocks cannot be read" } else { "its blocks can be read" };
+    Problem {
+        what: format!("container {id} is under-replicated: {good} of {wanted} replicas are good"),
+        todo: format!("{state}; see `ozone admin container info {id}`"),
     }
-    format!("{value:.1} PiB")
+}
+
+/// The first of many, so that it stays one screen.
+fn some_of(found: Vec<Problem>, problems: &mut Vec<Problem>) {
+    let more = found.len().saturating_sub(NAMED);
+    problems.extend(found.into_iter().take(NAMED));
+    if more > 0 {
+        problem(
+            problems,
+            format!("and {more} more like this"),
+            "see `ozone admin container report`",
+        );
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ozone_proto::containerd::BlockdInfo;
     use ozone_types::{ErrorCode, FsError};
+
+    fn metad() -> FsResult<StatusReply> {
+        Ok(StatusReply { node: 1, leader: true, ..Default::default() })
+    }
+
+    fn containerd() -> ContainerStatus {
+        ContainerStatus { node: 1, leader: true, ..Default::default() }
+    }
 
     #[test]
     fn a_dead_server_is_a_problem_with_a_remedy() {
-        let metad = Ok(StatusReply { node: 1, leader: true, ..Default::default() });
-        let well = ContainerStatus { node: 1, leader: true, ..Default::default() };
-        let (text, ok) = render(&metad, &Ok(well.clone()));
-        assert!(ok && text.contains("all is well"), "{text}");
+        let status = look(&metad(), &Ok(containerd()));
+        assert!(status.well && status.screen.contains("all is well"), "{}", status.screen);
 
         let dead = BlockdInfo {
             address: "h:9859".into(),
@@ -189,11 +329,31 @@ mod tests {
             last_heard_ms: 31_000,
             ..Default::default()
         };
-        let (text, ok) =
-            render(&metad, &Ok(ContainerStatus { blockds: vec![dead], ..well.clone() }));
-        assert!(!ok && text.contains("h:9859 is dead, last heard 31 s ago"), "{text}");
+        let status = look(&metad(), &Ok(ContainerStatus { blockds: vec![dead], ..containerd() }));
+        let told = "h:9859 is dead, last heard 31 s ago: start it again";
+        assert!(!status.well && status.screen.contains(told), "{}", status.screen);
 
-        let (text, ok) = render(&Err(FsError::new(ErrorCode::Unavailable)), &Ok(well));
-        assert!(!ok && text.contains("metad does not answer"), "{text}");
+        let status = look(&Err(FsError::new(ErrorCode::Unavailable)), &Ok(containerd()));
+        assert!(!status.well && status.screen.contains("metad does not answer"));
+        assert!(status.metad.is_none() && status.containerd.is_some());
+    }
+
+    #[test]
+    fn safe_mode_is_a_problem_and_many_are_counted() {
+        let container = |id| ContainerInfo { container: id, ..Default::default() };
+        let status = look(
+            &metad(),
+            &Ok(ContainerStatus {
+                safemode: "containerd is in safe mode: why".into(),
+                containers: (1..=15).map(container).collect(),
+                ..containerd()
+            }),
+        );
+        assert!(status.problems[0].what.ends_with("safe mode: why"));
+        assert_eq!(status.problems.len(), 1 + NAMED + 1);
+        assert!(status.screen.contains("and 5 more like this"), "{}", status.screen);
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["containerd"]["inSafeMode"], true);
+        assert!(json.get("screen").is_none());
     }
 }
