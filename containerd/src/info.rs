@@ -104,15 +104,20 @@ impl Leader {
     }
 }
 
-pub(crate) fn blockd_info(state: &LeaderState, id: BlockdId, now: Duration) -> BlockdInfo {
+fn blockd_info(state: &LeaderState, id: BlockdId, now: Duration) -> BlockdInfo {
+    let on_it = |row: &crate::tables::ContainerRow| row.replica(id).is_some();
+    let containers = state.containers.iter().filter(|(_, c)| on_it(&c.row)).count() as u64;
+    BlockdInfo { containers, ..blockd_alone(state, id, now) }
+}
+
+/// Without the number of its containers, which takes a look at all of them.
+pub(crate) fn blockd_alone(state: &LeaderState, id: BlockdId, now: Duration) -> BlockdInfo {
     let mut info = BlockdInfo { blockd: id.to_vec(), ..BlockdInfo::default() };
     info.state = node_state(state.blockds.state(id, now)) as i32;
     let Some(node) = state.blockds.get(id) else { return info };
     info.address = node.row.address.clone();
     info.host = node.row.host.clone();
     info.disks = node.disks.clone();
-    let on_it = |row: &crate::tables::ContainerRow| row.replica(id).is_some();
-    info.containers = state.containers.iter().filter(|(_, c)| on_it(&c.row)).count() as u64;
     info.last_heard_ms = state.blockds.silence(id, now).as_millis() as u64;
     info
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use ozone_proto::containerd as wire;
 use ozone_types::{BlockdId, ContainerId, ErrorCode, FsError, FsResult};
 
-use crate::blockds::NodeState;
+use crate::blockds::{Node, NodeState};
 use crate::health::{self, ContainerFacts, Health, Presence, ReplicaFacts};
-use crate::info::{blockd_info, container_info, node_state};
+use crate::info::{blockd_alone, container_info, node_state};
 use crate::leader::{Leader, LeaderState};
 use crate::lifecycle::State;
 use crate::safemode::readable;
@@ -32,19 +32,25 @@ impl Leader {
     pub fn list_blockds(&self) -> Vec<wire::BlockdDetail> {
         let now = self.now();
         let state = self.state.lock();
-        let mut open: BTreeMap<BlockdId, u64> = BTreeMap::new();
-        for (_, container) in state.containers.iter().filter(|(_, c)| c.row.state == State::Open) {
+        // Of each: containers, and open ones.
+        let mut on: BTreeMap<BlockdId, (u64, u64)> = BTreeMap::new();
+        for (_, container) in state.containers.iter() {
             for replica in &container.row.replicas {
-                *open.entry(replica.blockd).or_default() += 1;
+                let (all, open) = on.entry(replica.blockd).or_default();
+                *all += 1;
+                *open += u64::from(container.row.state == State::Open);
             }
         }
         let bad = |id| state.containers.bad_blocks().filter(|(_, on, _)| *on == id).count();
-        let detail = |id: BlockdId, node: &crate::blockds::Node| wire::BlockdDetail {
-            info: Some(blockd_info(&state, id, now)),
+        let detail = |id: BlockdId, node: &Node| wire::BlockdDetail {
+            info: Some(wire::BlockdInfo {
+                containers: on.get(&id).map_or(0, |on| on.0),
+                ..blockd_alone(&state, id, now)
+            }),
             registered: node.heard.is_some(),
             reported: node.reported,
             suspect: node.suspect,
-            containers_open: open.get(&id).copied().unwrap_or(0),
+            containers_open: on.get(&id).map_or(0, |on| on.1),
             bad_blocks: bad(id) as u64,
         };
         state.blockds.iter().map(|(id, node)| detail(id, node)).collect()
@@ -56,8 +62,7 @@ impl Leader {
         let state = self.state.lock();
         let mut ids = state
             .containers
-            .iter()
-            .filter(|(id, _)| *id > wanted.after)
+            .after(wanted.after)
             .filter(|(_, c)| wanted.states.is_empty() || wanted.states.contains(&c.row.state))
             .filter(|(_, c)| wanted.blockd.is_none_or(|b| c.row.replica(b).is_some()))
             .map(|(id, _)| id);

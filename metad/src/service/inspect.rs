@@ -58,7 +58,7 @@ pub(super) async fn list_sessions(
     Ok(wire::ListSessionsReply { sessions: sessions.collect(), lease_ms })
 }
 
-/// Error: NOT_FOUND. One that is ending already is waited for by nobody: that is done.
+/// Error: NOT_FOUND. Of one that is ending already the end may still be on its way to the log.
 pub(super) async fn evict_session(
     node: &Arc<Node>,
     request: wire::EvictSessionRequest,

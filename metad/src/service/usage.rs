@@ -25,8 +25,8 @@ const QUEUE: usize = 4;
 const FIND_PAGE: usize = 1000;
 /// Names that FindPaths looks at: a fraction of a second.
 const FIND_NAMES: usize = 100_000;
-/// Inodes of one FindPaths.
-const FIND_MAX: usize = 10_000;
+/// Inodes of one FindPaths: with the longest paths the answer is still one message.
+const FIND_MAX: usize = 1000;
 
 /// Errors: BUSY; those of [`Counting::begin`].
 pub(super) async fn usage(node: &Arc<Node>, request: wire::UsageRequest) -> FsResult<Replies> {

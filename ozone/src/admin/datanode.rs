@@ -85,8 +85,7 @@ struct Disk {
     capacity: u64,
     used: u64,
     free: u64,
-    /// Why it was taken out of service.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    /// Why it was taken out of service; empty: it is in service.
     failed: String,
 }
 

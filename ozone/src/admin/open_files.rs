@@ -20,7 +20,7 @@ use crate::Outcome;
 use crate::cluster_client::Admin;
 
 /// Inodes whose names are asked for in one call.
-const PATHS_PAGE: usize = 10_000;
+const PATHS_PAGE: usize = 1000;
 
 #[derive(Subcommand)]
 pub enum OpenFilesCommand {
@@ -46,8 +46,7 @@ struct Open {
     volume: String,
     bucket: String,
     inode: u64,
-    /// Below the bucket; absent where the name is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Below the bucket; null where the name is not known.
     path: Option<String>,
     /// FILE, or NAMESPACE: all names and attributes of the bucket.
     kind: &'static str,
@@ -67,8 +66,7 @@ struct Lock {
     family: &'static str,
     kind: &'static str,
     start: u64,
-    /// The last byte; absent: to the end of the file, wherever that is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The last byte; null: to the end of the file, wherever that is.
     end: Option<u64>,
     pid: u32,
 }

@@ -38,7 +38,6 @@ struct Session {
     claimed: bool,
     silent_millis: u64,
     /// Milliseconds since 1970.
-    #[serde(skip_serializing_if = "Option::is_none")]
     opened_millis: Option<i64>,
     open_files: u64,
     leases: u64,

@@ -36,9 +36,8 @@ struct Status {
     well: bool,
     problems: Vec<Problem>,
     cluster: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// null: it does not answer.
     metad: Option<Metad>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     containerd: Option<Containerd>,
     #[serde(skip)]
     screen: String,

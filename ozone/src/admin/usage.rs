@@ -271,8 +271,8 @@ pub async fn buckets(admin: &Admin, volume: &str) -> FsResult<Vec<BucketInfo>> {
     }
 }
 
-/// Failure: a path that ends in nothing that can be counted is refused by metad; this is for what can
-/// be told before asking.
+/// What the argument of a command names. Failure: it is empty, as an unset variable makes it, and must
+/// not mean all volumes.
 pub fn place(address: &str) -> Result<Place, Failure> {
     match address.is_empty() {
         true => Err(Failure::new(2, "the path is empty: / is all volumes")),

@@ -252,7 +252,7 @@ fn open_files_tell_who_has_what() {
     assert!(shared_by.iter().all(|f| f["lease"] == "NONE"), "{open:#}");
     let session = &file["session"];
     let only = cluster.json(&format!("open-files list --session {session} --no-path"));
-    assert!(list(&only).iter().all(|f| f["session"] == *session && f.get("path").is_none()));
+    assert!(list(&only).iter().all(|f| f["session"] == *session && f["path"].is_null()));
     drop((written, read, shared, read_there));
     await_some("all to be closed", || {
         let open = cluster.json("open-files list");
@@ -367,9 +367,9 @@ fn safe_mode_after_a_start_waits_for_block_servers() {
     mount.down();
 
     // Nobody is there who knows a replica.
-    let blockds = [Role::Blockd(0), Role::Blockd(1), Role::Blockd(2)];
-    blockds.map(|role| cluster.kill(role));
-    cluster.kill(Role::Containerd);
+    for role in [Role::Blockd(0), Role::Blockd(1), Role::Blockd(2), Role::Containerd] {
+        cluster.kill(role);
+    }
     cluster.restart(Role::Containerd);
     let status = await_some("the first word", || Some(cluster.json("safemode status")));
     assert_eq!((&status["mode"], &status["inSafeMode"]), (&"STARTING".into(), &true.into()));
