@@ -141,6 +141,8 @@ fn count(leader: &Leader, state: &LeaderState, findings: &Findings) {
         let n = findings.containers.get(name).copied().unwrap_or(0);
         metrics.containers.get_or_create(&StateLabel { state: name }).set(n);
     }
+    let safemode = state.safemode.kind != safemode::Kind::Off;
+    metrics.safemode.set(u64::from(safemode));
     metrics.under_replicated.set(findings.under_replicated);
     metrics.bad_blocks.set(state.containers.bad_blocks().count() as u64);
     metrics.deletions_pending.set(state.deletions.len() as u64);

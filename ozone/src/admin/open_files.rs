@@ -48,6 +48,8 @@ struct Open {
     inode: u64,
     /// Below the bucket; null where the name is not known.
     path: Option<String>,
+    /// It has no name (any more): it goes when it is closed.
+    deleted: bool,
     /// FILE, or NAMESPACE: all names and attributes of the bucket.
     kind: &'static str,
     /// READ, WRITE, or NONE for what is only locked.
@@ -100,7 +102,7 @@ async fn fetch(admin: &Admin, session: u64) -> FsResult<Vec<OpenFile>> {
     }
 }
 
-/// Without `paths` only the names of the buckets.
+/// Without `paths` only the names of the buckets. `complete`: what is not found has no name.
 async fn find_names(admin: &Admin, files: &[OpenFile], paths: bool) -> FsResult<Names> {
     let mut inodes: HashMap<u64, Vec<u64>> = HashMap::new();
     for key in files.iter().filter_map(|f| f.key) {
@@ -126,10 +128,11 @@ async fn find_names(admin: &Admin, files: &[OpenFile], paths: bool) -> FsResult<
                     async move { a.find_paths(request).await }
                 })
                 .await?;
-            let known = names.entry(bucket).or_default();
-            let mut paths = std::mem::take(&mut known.paths);
-            paths.extend(found.paths);
-            *known = FindPathsReply { paths, ..found };
+            let known = names.entry(bucket);
+            let known = known.or_insert(FindPathsReply { complete: paths, ..Default::default() });
+            known.paths.extend(found.paths);
+            known.complete &= found.complete;
+            (known.volume, known.bucket) = (found.volume, found.bucket);
         }
     }
     Ok(names)
@@ -150,6 +153,8 @@ fn views(files: Vec<OpenFile>, sessions: &[SessionInfo], names: &Names) -> Vec<O
         // One that has begun since the sessions were listed.
         let session = sessions.get(&key.session).copied().unwrap_or(&unknown.0);
         let place = names.get(&key.bucket).unwrap_or(&unknown.1);
+        let path = paths.get(&(key.bucket, key.inode)).cloned();
+        let is_file = key.inode != NAMESPACE_INODE;
         Open {
             session: key.session,
             host: session.host.clone(),
@@ -158,8 +163,9 @@ fn views(files: Vec<OpenFile>, sessions: &[SessionInfo], names: &Names) -> Vec<O
             volume: place.volume.clone(),
             bucket: place.bucket.clone(),
             inode: key.inode,
-            path: paths.get(&(key.bucket, key.inode)).cloned(),
-            kind: if key.inode == NAMESPACE_INODE { "NAMESPACE" } else { "FILE" },
+            deleted: is_file && path.is_none() && place.complete,
+            path,
+            kind: if is_file { "FILE" } else { "NAMESPACE" },
             open: match (file.open, file.write) {
                 (false, _) => "NONE",
                 (true, false) => "READ",
@@ -238,7 +244,8 @@ fn name(open: &Open) -> String {
     match (open.kind, &open.path) {
         ("NAMESPACE", _) => format!("{place} (names and attributes)"),
         (_, Some(path)) => format!("{place}/{path}"),
-        (_, None) => format!("{place}/ ?"),
+        (_, None) if open.deleted => format!("{place} (deleted)"),
+        (_, None) => format!("{place} ?"),
     }
 }
 
@@ -267,14 +274,18 @@ mod tests {
             volume: "v".into(),
             bucket: "b".into(),
             paths: vec![FoundPath { inode: 5, path: b"d/f".to_vec() }],
-            complete: true,
+            complete: false,
         };
+        let complete = FindPathsReply { complete: true, ..found.clone() };
+        let open = views(files.clone(), &sessions, &Names::from([(1, complete)]));
+        assert_eq!(open.iter().map(|o| o.deleted).collect::<Vec<_>>(), [false, false, true]);
+        assert!(table(&open).contains("/v/b (deleted)"));
         let open = views(files, &sessions, &Names::from([(1, found)]));
         let text = table(&open);
         let lines: Vec<&str> = text.lines().skip(1).collect();
         assert!(lines[0].contains("/v/b (names and attributes)"), "{text}");
         assert!(lines[1].contains("/v/b/d/f") && lines[1].contains("NONE (recalled)"), "{text}");
-        assert!(lines[2].contains("/v/b/ ?"), "{text}");
+        assert!(lines[2].contains("/v/b ?"), "{text}");
         assert!(lines[2].ends_with("record shared 10-19, and 2 more"), "{text}");
         assert_eq!(open[0].open, "WRITE");
     }

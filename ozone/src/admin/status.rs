@@ -19,7 +19,7 @@ use crate::{Failure, Outcome};
 
 /// A status that does not come soon is itself the news.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Problems of one kind that are named; the rest is counted.
+/// Problems of one kind, sessions, and twice as many block servers, that are named; the rest is counted.
 const NAMED: usize = 10;
 
 /// Something that is not as it should be.
@@ -198,13 +198,17 @@ fn metad_lines(out: &mut String, m: &StatusReply, problems: &mut Vec<Problem>) {
             "it is tried on; what it needs is in the error",
         );
     }
-    for s in &m.session_list {
+    for s in m.session_list.iter().take(NAMED) {
         let state = if s.connected { "" } else { "  (not connected)" };
         let _ = writeln!(
             out,
             "  session {:<6} {}:{} pid {}  open {}  leases {}  locks {}{state}",
             s.id, s.host, s.mountpoint, s.pid, s.opens, s.leases, s.locks
         );
+    }
+    let more = m.session_list.len().saturating_sub(NAMED);
+    if more > 0 {
+        let _ = writeln!(out, "  and {more} sessions more: `ozone admin session list`");
     }
 }
 
@@ -228,9 +232,17 @@ fn containerd_lines(out: &mut String, c: &ContainerStatus, problems: &mut Vec<Pr
              admin safemode exit`",
         );
     }
-    for blockd in &c.blockds {
-        blockd_lines(out, blockd, problems);
+    let mut blockds: Vec<&BlockdInfo> = c.blockds.iter().collect();
+    // Those that are not well are among those that are shown.
+    blockds.sort_by_key(|b| std::cmp::Reverse(b.state));
+    for blockd in blockds.iter().take(2 * NAMED) {
+        blockd_line(out, blockd);
     }
+    let more = blockds.len().saturating_sub(2 * NAMED);
+    if more > 0 {
+        let _ = writeln!(out, "  and {more} block servers more: `ozone admin datanode list`");
+    }
+    some_of(blockds.iter().flat_map(|b| blockd_problems(b)).collect(), problems);
     let gone = |c: &&ContainerInfo| c.state() != ContainerState::ContainerDeleted;
     let short: Vec<_> = c.containers.iter().filter(gone).map(under_replicated).collect();
     some_of(short, problems);
@@ -246,38 +258,48 @@ fn containerd_lines(out: &mut String, c: &ContainerStatus, problems: &mut Vec<Pr
     some_of(bad.collect(), problems);
 }
 
-fn blockd_lines(out: &mut String, b: &BlockdInfo, problems: &mut Vec<Problem>) {
-    let id = blockd_id(&b.blockd);
-    let state = match b.state() {
+fn state_word(blockd: &BlockdInfo) -> &'static str {
+    match blockd.state() {
         BlockdState::BlockdHealthy => "healthy",
         BlockdState::BlockdStale => "stale",
         BlockdState::BlockdDead => "dead",
-    };
+    }
+}
+
+fn blockd_line(out: &mut String, b: &BlockdInfo) {
     let (used, free) =
         b.disks.iter().fold((0, 0), |(used, free), d| (used + d.used, free + d.free));
     let _ = writeln!(
         out,
-        "  blockd {id} {:<21} {state:<8} containers {:<5} used {:>9} free {:>9}",
+        "  blockd {} {:<21} {:<8} containers {:<5} used {:>9} free {:>9}",
+        blockd_id(&b.blockd),
         b.address,
+        state_word(b),
         b.containers,
         human(used),
         human(free)
     );
+}
+
+fn blockd_problems(b: &BlockdInfo) -> Vec<Problem> {
+    let mut problems = Vec::new();
     if b.state() != BlockdState::BlockdHealthy {
+        let (id, state) = (blockd_id(&b.blockd), state_word(b));
         let silent = b.last_heard_ms / 1000;
         problem(
-            problems,
+            &mut problems,
             format!("block server {id} at {} is {state}, last heard {silent} s ago", b.address),
             "start it again",
         );
     }
     for disk in b.disks.iter().filter(|d| !d.failed.is_empty()) {
         problem(
-            problems,
+            &mut problems,
             format!("disk {} of {} is out of service: {}", disk.path, b.address, disk.failed),
             "repair or replace it, and start that block server again",
         );
     }
+    problems
 }
 
 fn under_replicated(container: &ContainerInfo) -> Problem {
@@ -296,11 +318,8 @@ fn some_of(found: Vec<Problem>, problems: &mut Vec<Problem>) {
     let more = found.len().saturating_sub(NAMED);
     problems.extend(found.into_iter().take(NAMED));
     if more > 0 {
-        problem(
-            problems,
-            format!("and {more} more like this"),
-            "see `ozone admin container report`",
-        );
+        let todo = "see `ozone admin datanode list` and `container report`";
+        problem(problems, format!("and {more} more like the last"), todo);
     }
 }
 
@@ -338,6 +357,26 @@ mod tests {
     }
 
     #[test]
+    fn however_large_the_cluster_it_stays_one_screen() {
+        let session = |id| ozone_proto::metad::SessionInfo { id, ..Default::default() };
+        let metad =
+            metad().map(|m| StatusReply { session_list: (0..500).map(session).collect(), ..m });
+        let blockd = |n: u32| BlockdInfo {
+            blockd: n.to_be_bytes().to_vec(),
+            state: if n == 499 { BlockdState::BlockdDead } else { BlockdState::BlockdHealthy }
+                as i32,
+            ..Default::default()
+        };
+        let containerd =
+            ContainerStatus { blockds: (0..500).map(blockd).collect(), ..containerd() };
+        let status = look(&metad, &Ok(containerd));
+        assert!(status.screen.lines().count() < 50, "{}", status.screen);
+        for part in ["and 490 sessions more", "and 480 block servers more", "000001f3", "is dead"] {
+            assert!(status.screen.contains(part), "{part} is not in {}", status.screen);
+        }
+    }
+
+    #[test]
     fn safe_mode_is_a_problem_and_many_are_counted() {
         let container = |id| ContainerInfo { container: id, ..Default::default() };
         let status = look(
@@ -350,7 +389,7 @@ mod tests {
         );
         assert!(status.problems[0].what.ends_with("safe mode: why"));
         assert_eq!(status.problems.len(), 1 + NAMED + 1);
-        assert!(status.screen.contains("and 5 more like this"), "{}", status.screen);
+        assert!(status.screen.contains("and 5 more like the last"), "{}", status.screen);
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json["containerd"]["inSafeMode"], true);
         assert!(json.get("screen").is_none());

@@ -253,6 +253,11 @@ fn open_files_tell_who_has_what() {
     let session = &file["session"];
     let only = cluster.json(&format!("open-files list --session {session} --no-path"));
     assert!(list(&only).iter().all(|f| f["session"] == *session && f["path"].is_null()));
+    fs::remove_file(b.join("d/written")).unwrap();
+    let open = cluster.json("open-files list");
+    let gone: Vec<_> = list(&open).iter().filter(|f| f["deleted"] == true).collect();
+    assert_eq!(gone.len(), 2, "both have it open still: {open:#}");
+    assert!(gone.iter().all(|f| f["path"].is_null()));
     drop((written, read, shared, read_there));
     await_some("all to be closed", || {
         let open = cluster.json("open-files list");
