@@ -17,7 +17,7 @@ pub enum DatanodeCommand {
     /// Every block server that has ever registered.
     List {
         /// Only those in this state.
-        #[arg(long, value_enum, ignore_case = true)]
+        #[arg(long, visible_alias = "node-state", value_enum, ignore_case = true)]
         state: Option<NodeState>,
     },
     /// One block server with its disks.

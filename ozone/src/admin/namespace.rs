@@ -1,13 +1,13 @@
 //! `ozone admin namespace`: sizes, counts and quotas.
 
 use clap::Subcommand;
-use ozone_proto::metad::{BucketInfo, InfoBucketRequest, InfoVolumeRequest, VolumeInfo};
+use ozone_proto::metad::{BucketInfo, InfoVolumeRequest, VolumeInfo};
 use ozone_types::FsResult;
 use serde::Serialize;
 
 use super::servers::{Servers, wait};
 use super::show::{Format, Table, human};
-use super::usage::{Counted, Entry, Place, Sum, Tell, buckets, count, place, volumes};
+use super::usage::{Counted, Entry, Place, Sum, Tell, bucket_info, buckets, count, place, volumes};
 use crate::Outcome;
 use crate::cluster_client::Admin;
 
@@ -18,8 +18,11 @@ pub enum NamespaceCommand {
         /// `/vol/bucket/dir`; a volume or `/` tells of its buckets or volumes.
         path: String,
         /// Tell of files, too.
+        #[arg(short, long, visible_alias = "files")]
+        file: bool,
+        /// Tell what is stored with all replicas.
         #[arg(short, long)]
-        files: bool,
+        replica: bool,
         /// At most so many lines.
         #[arg(short, long, value_name = "N")]
         length: Option<usize>,
@@ -72,11 +75,12 @@ struct Quota {
 pub fn run(servers: &Servers, format: Format, command: &NamespaceCommand) -> Outcome {
     let admin = servers.metad()?;
     match command {
-        NamespaceCommand::Du { path, files, length } => {
+        NamespaceCommand::Du { path, file, replica, length } => {
             let place = place(path)?;
-            let tell = Tell { directories: true, files: *files };
+            let tell = Tell { directories: true, files: *file };
             let counted = wait(count(&admin, &place, tell))?;
-            format.show(&du(&place, counted, length.unwrap_or(usize::MAX)), du_table)
+            let du = du(&place, counted, length.unwrap_or(usize::MAX));
+            format.show(&du, |du| du_table(du, *replica))
         }
         NamespaceCommand::Summary { path } => {
             let place = place(path)?;
@@ -99,13 +103,15 @@ fn du(place: &Place, counted: Counted, length: usize) -> Du {
     Du { path: place.text(), sum: counted.sum, sub_paths, more }
 }
 
-fn du_table(du: &Du) -> String {
-    let columns = [">size", ">stored", ">files", ">directories", ">others", "path"];
+/// `replica`: what is stored counts with its replicas.
+fn du_table(du: &Du, replica: bool) -> String {
+    let stored = if replica { ">with replicas" } else { ">stored" };
+    let columns = [">size", stored, ">files", ">directories", ">others", "path"];
     let mut table = Table::new(&columns);
     let line = |sum: &Sum, path: &str| {
         [
             human(sum.bytes),
-            human(sum.allocated),
+            human(if replica { sum.replicated } else { sum.allocated }),
             sum.files.to_string(),
             sum.directories.to_string(),
             sum.others.to_string(),
@@ -184,14 +190,7 @@ async fn quotas(admin: &Admin, place: &Place) -> FsResult<Vec<Quota>> {
             quotas.extend(buckets.iter().map(of_bucket));
         }
         Place::InBucket { volume, bucket, .. } => {
-            let request = InfoBucketRequest { volume: volume.clone(), bucket: bucket.clone() };
-            let info = admin
-                .call(|mut a| {
-                    let request = request.clone();
-                    async move { a.info_bucket(request).await }
-                })
-                .await?;
-            quotas.push(of_bucket(&info));
+            quotas.push(of_bucket(&bucket_info(admin, volume, bucket).await?));
         }
     }
     Ok(quotas)
@@ -265,7 +264,7 @@ mod tests {
         let all = du(&place, counted.clone(), usize::MAX);
         let paths: Vec<_> = all.sub_paths.iter().map(|e| e.path.as_str()).collect();
         assert_eq!(paths, ["/v/b/c", "/v/b/a", "/v/b/b"]);
-        let text = du_table(&du(&place, counted, 1));
+        let text = du_table(&du(&place, counted, 1), false);
         assert!(text.contains("(2 more, left out)"), "{text}");
         assert!(text.lines().last().unwrap().ends_with("/v/b (all of it)"), "{text}");
     }

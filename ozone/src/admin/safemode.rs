@@ -27,8 +27,8 @@ pub enum SafemodeCommand {
     Status,
     /// Wait until it is out of safe mode; exit status 1 when time is up.
     Wait {
-        /// Seconds.
-        #[arg(short, long, default_value_t = 60)]
+        /// How long.
+        #[arg(short, long, value_name = "SECONDS", default_value_t = 30)]
         timeout: u64,
     },
     /// Hand out no new blocks until `exit`, or until another containerd leads.

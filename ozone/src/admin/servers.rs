@@ -67,7 +67,8 @@ impl ContainerAdmin {
         F: Fn(Channel) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.leader.call(Retry::within(self.patience), f).await
+        // All that is asked of containerd may be asked twice: entering safe mode again is nothing.
+        self.leader.call(Retry { idempotent: true, ..Retry::within(self.patience) }, f).await
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ozone_proto::metad::{
-    BucketInfo, ListBucketsRequest, ListVolumesRequest, UsageChild, UsageReply, UsageRequest,
-    UsageSum, VolumeInfo,
+    BucketInfo, InfoBucketRequest, ListBucketsRequest, ListVolumesRequest, UsageChild, UsageReply,
+    UsageRequest, UsageSum, VolumeInfo,
 };
 use ozone_proto::status::from_status;
-use ozone_types::{ErrorCode, FileKind, FsError, FsResult};
+use ozone_types::{ErrorCode, FileKind, FsError, FsResult, Replication};
 use serde::Serialize;
 
 use crate::Failure;
@@ -68,6 +68,8 @@ pub struct Sum {
     pub bytes: u64,
     /// Of them what is stored: holes are not.
     pub allocated: u64,
+    /// With the copies, or the parity, that the bucket's replication makes of it.
+    pub replicated: u64,
     pub files: u64,
     /// Itself not counted.
     pub directories: u64,
@@ -77,10 +79,11 @@ pub struct Sum {
 
 impl Sum {
     /// Of a name whose inode metad has counted as well.
-    fn below(sum: &UsageSum) -> Sum {
+    fn below(sum: &UsageSum, replication: Replication) -> Sum {
         Sum {
             bytes: sum.bytes,
             allocated: sum.allocated,
+            replicated: replicated(sum.allocated, replication),
             files: sum.files,
             directories: sum.directories.saturating_sub(1),
             others: sum.others,
@@ -90,6 +93,7 @@ impl Sum {
     pub fn add(&mut self, more: &Sum) {
         self.bytes = self.bytes.saturating_add(more.bytes);
         self.allocated = self.allocated.saturating_add(more.allocated);
+        self.replicated = self.replicated.saturating_add(more.replicated);
         self.files += more.files;
         self.directories += more.directories;
         self.others += more.others;
@@ -147,12 +151,15 @@ pub async fn count(admin: &Admin, place: &Place, tell: Tell) -> FsResult<Counted
         children: tell.directories,
         files: tell.files,
     };
+    let info = bucket_info(admin, volume, bucket).await?;
+    let replication = info.replication.as_ref().map_or(Ok(Replication::THREE), |r| r.try_into())?;
     let told = stream(admin, request, &place.text()).await?;
     let sum = told.sum.unwrap_or_default();
     let parent = place.text();
+    let children = told.children.iter().map(|child| entry(&parent, child, replication));
     Ok(Counted {
-        sum: Sum::below(&sum),
-        children: told.children.iter().map(|child| entry(&parent, child)).collect(),
+        sum: Sum::below(&sum, replication),
+        children: children.collect(),
         volumes: 0,
         buckets: u64::from(path.is_empty()),
         is_directory: sum.directories > 0,
@@ -174,11 +181,22 @@ async fn count_all(admin: &Admin, places: Vec<Place>) -> FsResult<Counted> {
     Ok(all)
 }
 
-fn entry(parent: &str, child: &UsageChild) -> Entry {
+/// Raw bytes on all disks.
+fn replicated(bytes: u64, replication: Replication) -> u64 {
+    let (data, nodes) = match replication {
+        Replication::Replicated { copies } => (1, u128::from(copies)),
+        Replication::Ec { data, parity, .. } => {
+            (u128::from(data).max(1), u128::from(data) + u128::from(parity))
+        }
+    };
+    u64::try_from(u128::from(bytes) * nodes / data).unwrap_or(u64::MAX)
+}
+
+fn entry(parent: &str, child: &UsageChild, replication: Replication) -> Entry {
     let name: Cow<'_, str> = String::from_utf8_lossy(&child.name);
     let slash = if child.kind == FileKind::Directory.raw() { "/" } else { "" };
     let sum = child.sum.unwrap_or_default();
-    Entry { path: format!("{parent}/{name}{slash}"), sum: Sum::below(&sum) }
+    Entry { path: format!("{parent}/{name}{slash}"), sum: Sum::below(&sum, replication) }
 }
 
 /// The last answer, with the children of all of them.
@@ -228,6 +246,17 @@ fn show_progress(bar: &ProgressBar, reply: &UsageReply) {
     }
     let sum = reply.sum.unwrap_or_default();
     bar.set_position(sum.files + sum.directories + sum.others);
+}
+
+/// One bucket.
+pub async fn bucket_info(admin: &Admin, volume: &str, bucket: &str) -> FsResult<BucketInfo> {
+    let request = InfoBucketRequest { volume: volume.to_owned(), bucket: bucket.to_owned() };
+    admin
+        .call(|mut a| {
+            let request = request.clone();
+            async move { a.info_bucket(request).await }
+        })
+        .await
 }
 
 /// All volumes by name.
@@ -309,13 +338,16 @@ mod tests {
         let sum = UsageSum { bytes: 5, allocated: 512, files: 1, directories: 3, others: 0 };
         let child =
             UsageChild { name: b"d".to_vec(), kind: FileKind::Directory.raw(), sum: Some(sum) };
-        let directory = entry("/v/b", &child);
+        let directory = entry("/v/b", &child, Replication::THREE);
+        assert_eq!(directory.sum.replicated, 3 * 512);
+        assert_eq!(replicated(u64::MAX, Replication::THREE), u64::MAX);
+        assert_eq!(replicated(3000, "rs-3-2-1024k".parse().unwrap()), 5000);
         assert_eq!((directory.path.as_str(), directory.sum.directories), ("/v/b/d/", 2));
         let mut all = directory.sum;
         all.add(&directory.sum);
         assert_eq!((all.bytes, all.allocated, all.files), (10, 1024, 2));
         let file = UsageSum { bytes: u64::MAX, files: 1, ..UsageSum::default() };
-        all.add(&Sum::below(&file));
+        all.add(&Sum::below(&file, Replication::THREE));
         assert_eq!((all.bytes, all.directories), (u64::MAX, 4), "sparse files may be that large");
     }
 }

@@ -130,7 +130,7 @@ fn a_dead_block_server_is_told_everywhere() {
     let mut cluster = Cluster::start();
     let mount = cluster.mount();
     write_synced(&mount.join("f"), &[7; 100_000]);
-    cluster.await_settled();
+    cluster.await_well_told();
     let status = cluster.json("status");
     assert!(status["well"] == true && status["containerd"]["datanodesHealthy"] == 3, "{status}");
     await_some("the replicas to be reported", || {
@@ -290,6 +290,8 @@ fn namespace_sums_are_those_of_du_and_find() {
     let all = expected.remove(0);
     assert_eq!(all.0, ".");
     assert_eq!(told["allocated"], all.1, "{told:#}");
+    assert_eq!(told["replicated"], 3 * all.1);
+    assert!(cluster.admin("namespace du /vol1/bucket1 -r").contains("WITH REPLICAS"));
     let mut sub_paths: Vec<(String, u64)> = list(&told["subPaths"])
         .iter()
         .map(|e| (e["path"].as_str().unwrap().to_owned(), e["allocated"].as_u64().unwrap()))
@@ -321,7 +323,7 @@ fn namespace_sums_are_those_of_du_and_find() {
     assert!(text.contains(&format!("files        {files}\n")), "{text}");
 
     // Parts, and what is above the bucket.
-    let part = cluster.json("namespace du /vol1/bucket1/d01 --files --length 2");
+    let part = cluster.json("namespace du /vol1/bucket1/d01 --file --length 2");
     assert_eq!(part["allocated"], du(&root.join("d01"))[0].1);
     assert_eq!(list(&part["subPaths"]).len(), 2);
     let file = cluster.json("namespace summary o3://anywhere:1/vol1/bucket1/links/sparse");

@@ -282,6 +282,11 @@ impl Cluster {
         await_some("the end of safe mode", || (!self.status().contains("safe mode")).then_some(()));
     }
 
+    /// `ozone admin status` finds nothing wrong: all daemons' background work, too, has found the others.
+    pub fn await_well_told(&self) {
+        await_some("all to be well", || self.status().contains("all is well").then_some(()));
+    }
+
     /// The screen of `ozone admin status`, whatever its exit status.
     pub fn status(&self) -> String {
         let output = self.ozone().args(["admin", "status"]).output().expect("ozone admin");
