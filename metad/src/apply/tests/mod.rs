@@ -7,6 +7,7 @@ mod buckets;
 mod model;
 mod ranges;
 mod soundness;
+mod usage;
 mod xattrs;
 
 use std::cell::RefCell;
