@@ -2,13 +2,12 @@
 //! operator wants it so.
 //!
 //! ```text
-//!   leadership begins            enough is known, or exit
-//!         ▼                    ┌──────────────────────────┐
-//!     STARTING ────────────────┘                          ▼
-//!         │ enter                 enter                  OFF
-//!         ▼           ┌───────────────────────────────────│
-//!      ENTERED ◀──────┘                                   ▲
-//!         └───────────────────────────────────────────────┘ exit
+//!                        enough is known, or exit
+//!   leader begins ─▶ STARTING ─────────────────────▶ OFF
+//!                       │                            │ ▲
+//!                       │ enter                enter │ │ exit
+//!                       │                            ▼ │
+//!                       └───────────────────────▶ ENTERED
 //! ```
 //!
 //! Enough is known when every known blockd has reported; or when the time to register is over, some
@@ -45,6 +44,30 @@ pub(crate) enum Kind {
     Off,
 }
 
+/// What changes the mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Enough is known.
+    Enough,
+    /// An operator enters it.
+    Enter,
+    /// An operator leaves it.
+    Exit,
+}
+
+/// The mode after `event`; `None`: it means nothing in this mode.
+fn next(kind: Kind, event: Event) -> Option<Kind> {
+    match (kind, event) {
+        (Kind::Starting, Event::Enough) | (Kind::Starting | Kind::Entered, Event::Exit) => {
+            Some(Kind::Off)
+        }
+        (Kind::Starting | Kind::Off, Event::Enter) => Some(Kind::Entered),
+        (Kind::Entered | Kind::Off, Event::Enough)
+        | (Kind::Entered, Event::Enter)
+        | (Kind::Off, Event::Exit) => None,
+    }
+}
+
 /// The mode and since when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Safemode {
@@ -58,11 +81,13 @@ impl Safemode {
         Safemode { kind: Kind::Starting, since: now }
     }
 
-    /// Nothing, if that is the mode already: it is as old as it is then.
-    fn set(&mut self, kind: Kind, now: Duration) {
-        if self.kind != kind {
+    /// Tells whether the mode has changed.
+    fn on(&mut self, event: Event, now: Duration) -> bool {
+        let next = next(self.kind, event);
+        if let Some(kind) = next {
             *self = Safemode { kind, since: now };
         }
+        next.is_some()
     }
 }
 
@@ -189,11 +214,8 @@ pub(crate) fn look(state: &mut LeaderState, now: Duration) {
         return;
     }
     let knowledge = Knowledge::of(state, now);
-    if knowledge.enough() {
-        state.safemode.set(Kind::Off, now);
-        if knowledge.known > 0 {
-            tracing::info!(?knowledge, "safe mode is over");
-        }
+    if knowledge.enough() && state.safemode.on(Event::Enough, now) && knowledge.known > 0 {
+        tracing::info!(?knowledge, "safe mode is over");
     }
 }
 
@@ -246,10 +268,9 @@ impl Leader {
         {
             let now = self.now();
             let mut state = self.state.lock();
-            let kind = if enter { Kind::Entered } else { Kind::Off };
-            if state.safemode.kind != kind {
-                tracing::warn!(enter, before = ?state.safemode.kind, "an operator sets safe mode");
-                state.safemode.set(kind, now);
+            let event = if enter { Event::Enter } else { Event::Exit };
+            if state.safemode.on(event, now) {
+                tracing::warn!(?event, "an operator sets safe mode");
                 state.topology.note(Item::Holding);
                 self.announce(&state);
             }
@@ -292,11 +313,16 @@ mod tests {
     }
 
     #[test]
-    fn being_entered_twice_is_being_entered_once() {
+    fn an_operators_will_stands_until_an_operator_ends_it() {
         let at = Duration::from_secs;
         let mut mode = Safemode::starting(at(1));
-        mode.set(Kind::Entered, at(2));
-        mode.set(Kind::Entered, at(9));
+        assert!(mode.on(Event::Enter, at(2)) && !mode.on(Event::Enter, at(9)));
+        assert!(!mode.on(Event::Enough, at(9)), "knowing enough does not end it");
         assert_eq!((mode.kind, mode.since), (Kind::Entered, at(2)));
+        assert!(mode.on(Event::Exit, at(10)) && !mode.on(Event::Exit, at(11)));
+        assert!(!mode.on(Event::Enough, at(12)));
+        assert_eq!((mode.kind, mode.since), (Kind::Off, at(10)));
+        assert!(mode.on(Event::Enter, at(13)));
+        assert!(Safemode::starting(at(1)).on(Event::Exit, at(2)), "waiting can be cut short");
     }
 }
