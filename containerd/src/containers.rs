@@ -3,7 +3,7 @@
 //! change; the rest lives in the leader's memory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::time::Duration;
 
 use ozone_proto::containerd::ContainerReport;
@@ -109,6 +109,11 @@ impl Containers {
 
     pub fn iter(&self) -> impl Iterator<Item = (ContainerId, &Container)> {
         self.all.iter().map(|(id, c)| (*id, c))
+    }
+
+    /// Those with a higher number.
+    pub fn after(&self, id: ContainerId) -> impl Iterator<Item = (ContainerId, &Container)> {
+        self.all.range((Bound::Excluded(id), Bound::Unbounded)).map(|(id, c)| (*id, c))
     }
 
     /// Adds a range that Raft has reserved. Ranges of one leader follow each other; should one not,

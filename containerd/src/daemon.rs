@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ozone_platform::{Clock, DataDir, DataDirError, Role, std_disk};
+use ozone_proto::containerd::containerd_admin_server::ContainerdAdminServer;
 use ozone_proto::containerd::containerd_server::ContainerdServer;
 use ozone_raftkit::{Group, GroupConfig, StoreOptions};
 use ozone_rpc::daemon::{self, Failure, ListenError, Tasks, advertised};
@@ -132,10 +133,11 @@ impl Containerd {
 
 fn services(core: &Core, leader: &CurrentLeader) -> Router {
     let service = Service { core: core.clone(), leader: leader.clone() };
+    let admin = ContainerdAdminServer::new(service.clone());
     let service = ContainerdServer::new(service)
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
-    net::server().add_service(service)
+    net::server().add_service(service).add_service(admin)
 }
 
 async fn start_group(

@@ -10,6 +10,7 @@ use ozone_proto::containerd_log::command::Command as Body;
 use ozone_types::{BlockId, BlockdId, ContainerId, ErrorCode, FsError, FsResult};
 
 use crate::leader::Leader;
+use crate::safemode;
 use crate::tables::BlockdRow;
 
 /// Deletion transactions per heartbeat: with their ids they fit well into one message.
@@ -76,6 +77,7 @@ impl Leader {
                 && let Some(node) = state.blockds.get_mut(id)
             {
                 node.reported = true;
+                safemode::look(&mut state, now);
             }
             let mut confirmed = request.deletions_done;
             confirmed.retain(|t| state.deletions.awaits(id, *t));

@@ -13,6 +13,7 @@ use crate::blockds::NodeState;
 use crate::health;
 use crate::leader::{Leader, LeaderState};
 use crate::lifecycle::State;
+use crate::safemode;
 use crate::topology::{Item, Since};
 
 /// Longest that a request for changes waits; the caller asks again.
@@ -36,6 +37,7 @@ impl Leader {
             complete: false,
             blockds: Vec::new(),
             containers: Vec::new(),
+            hold_blocks: state.safemode.kind == safemode::Kind::Entered,
         };
         match state.topology.since(version) {
             Since::Everything => {
@@ -50,6 +52,8 @@ impl Leader {
                     match item {
                         Item::Blockd(id) => reply.blockds.push(blockd_info(&state, id, now)),
                         Item::Container(id) => reply.containers.push(container_info(&state, id)),
+                        // In every answer.
+                        Item::Holding => {}
                     }
                 }
             }
@@ -60,10 +64,12 @@ impl Leader {
     /// For `ozone admin status`. With `all`, every container is listed, else those that lack
     /// replicas.
     pub fn status(&self, all: bool) -> StatusReply {
+        let safemode = self.why_safemode().unwrap_or_default();
         let now = self.now();
         let state = self.state.lock();
         let mut reply = StatusReply {
             cluster: self.cluster.id.to_string(),
+            safemode,
             blockds: state.blockds.iter().map(|(id, _)| blockd_info(&state, id, now)).collect(),
             deletions_pending: state.deletions.len() as u64,
             bad_blocks: state
@@ -99,24 +105,33 @@ impl Leader {
 }
 
 fn blockd_info(state: &LeaderState, id: BlockdId, now: Duration) -> BlockdInfo {
+    let on_it = |row: &crate::tables::ContainerRow| row.replica(id).is_some();
+    let containers = state.containers.iter().filter(|(_, c)| on_it(&c.row)).count() as u64;
+    BlockdInfo { containers, ..blockd_alone(state, id, now) }
+}
+
+/// Without the number of its containers, which takes a look at all of them.
+pub(crate) fn blockd_alone(state: &LeaderState, id: BlockdId, now: Duration) -> BlockdInfo {
     let mut info = BlockdInfo { blockd: id.to_vec(), ..BlockdInfo::default() };
-    info.state = match state.blockds.state(id, now) {
-        NodeState::Healthy => BlockdState::BlockdHealthy,
-        NodeState::Stale => BlockdState::BlockdStale,
-        NodeState::Dead => BlockdState::BlockdDead,
-    } as i32;
+    info.state = node_state(state.blockds.state(id, now)) as i32;
     let Some(node) = state.blockds.get(id) else { return info };
     info.address = node.row.address.clone();
     info.host = node.row.host.clone();
     info.disks = node.disks.clone();
-    let on_it = |row: &crate::tables::ContainerRow| row.replica(id).is_some();
-    info.containers = state.containers.iter().filter(|(_, c)| on_it(&c.row)).count() as u64;
     info.last_heard_ms = state.blockds.silence(id, now).as_millis() as u64;
     info
 }
 
+pub(crate) fn node_state(state: NodeState) -> BlockdState {
+    match state {
+        NodeState::Healthy => BlockdState::BlockdHealthy,
+        NodeState::Stale => BlockdState::BlockdStale,
+        NodeState::Dead => BlockdState::BlockdDead,
+    }
+}
+
 /// As last announced. A container that is no more is told as DELETED.
-fn container_info(state: &LeaderState, id: ContainerId) -> ContainerInfo {
+pub(crate) fn container_info(state: &LeaderState, id: ContainerId) -> ContainerInfo {
     let Some(container) = state.containers.get(id) else {
         return ContainerInfo {
             container: id.0,

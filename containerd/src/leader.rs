@@ -22,6 +22,7 @@ use crate::config::{Config, Timing};
 use crate::containers::Containers;
 use crate::deletions::Deletions;
 use crate::metrics::Metrics;
+use crate::safemode::{self, Safemode};
 use crate::sweep::ToClose;
 use crate::tables::{self, Cluster, DeletionRow};
 use crate::topology::{Item, Topology};
@@ -47,6 +48,7 @@ pub(crate) struct LeaderState {
     pub topology: Topology,
     /// Of the last sweep.
     pub to_close: ToClose,
+    pub safemode: Safemode,
 }
 
 /// A term of leadership.
@@ -217,11 +219,14 @@ fn read_state(core: &Core, term: u64) -> FsResult<LeaderState> {
         let (transaction, row) = row?;
         deletions.logged(transaction, &row);
     }
-    Ok(LeaderState {
+    let mut state = LeaderState {
         blockds: Blockds::new(tables::blockds(&view)?, now, core.timing),
         containers: Containers::new(tables::containers(&view)?, tables::bad_blocks(&view)?),
         deletions,
         topology: Topology::new(term),
         to_close: ToClose::default(),
-    })
+        safemode: Safemode::starting(now),
+    };
+    safemode::look(&mut state, now);
+    Ok(state)
 }

@@ -19,6 +19,7 @@ pub(crate) struct StateLabel {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
     pub leader: Level,
+    pub safemode: Level,
     pub blockds: Family<StateLabel, Level>,
     pub containers: Family<StateLabel, Level>,
     pub under_replicated: Level,
@@ -34,6 +35,7 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let r = registry.sub_registry_with_prefix("ozone_containerd");
         r.register("leader", "1 while this node leads its group", self.leader.clone());
+        r.register("safemode", "1 while no new blocks are handed out", self.safemode.clone());
         r.register("blockds", "Registered block servers by state", self.blockds.clone());
         r.register("containers", "Containers by state", self.containers.clone());
         r.register(

@@ -77,8 +77,9 @@ enum Step {
 
 impl Leader {
     /// Ids in up to as many containers as asked for; fewer where there are not so many sets of
-    /// blockds. Error: NO_SERVERS if there is not one.
+    /// blockds. Errors: NO_SERVERS if there is not one; UNAVAILABLE in safe mode.
     pub async fn reserve(&self, request: &Request) -> FsResult<Vec<Reservation>> {
+        self.check_safemode()?;
         // Each turn opens or refills one container; the rest is for containers that close meanwhile.
         for _ in 0..2 * request.containers + 8 {
             if let Some(reservations) = self.take(request, request.containers) {

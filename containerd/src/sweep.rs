@@ -15,6 +15,7 @@ use crate::health::{self, emptied, tell_to_close};
 use crate::leader::{Leader, LeaderState};
 use crate::lifecycle::State;
 use crate::metrics::StateLabel;
+use crate::safemode;
 use crate::topology::Item;
 
 /// Which blockds are to close which containers.
@@ -73,6 +74,7 @@ pub(crate) fn decide(state: &mut LeaderState, now: Duration, size_max: u64) -> F
         }
     }
     state.to_close = to_close;
+    safemode::look(state, now);
     findings
 }
 
@@ -139,6 +141,8 @@ fn count(leader: &Leader, state: &LeaderState, findings: &Findings) {
         let n = findings.containers.get(name).copied().unwrap_or(0);
         metrics.containers.get_or_create(&StateLabel { state: name }).set(n);
     }
+    let safemode = state.safemode.kind != safemode::Kind::Off;
+    metrics.safemode.set(u64::from(safemode));
     metrics.under_replicated.set(findings.under_replicated);
     metrics.bad_blocks.set(state.containers.bad_blocks().count() as u64);
     metrics.deletions_pending.set(state.deletions.len() as u64);
@@ -201,6 +205,7 @@ mod tests {
             deletions: Deletions::default(),
             topology: Topology::new(1),
             to_close: ToClose::new(),
+            safemode: safemode::Safemode::starting(START),
         }
     }
 

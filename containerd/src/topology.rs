@@ -15,6 +15,8 @@ const REMEMBERED_MAX: usize = 10_000;
 pub(crate) enum Item {
     Blockd(BlockdId),
     Container(ContainerId),
+    /// Whether new blocks are handed out.
+    Holding,
 }
 
 /// An answer to "what changed since".

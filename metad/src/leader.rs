@@ -7,6 +7,7 @@ use std::time::Duration;
 use ozone_proto::metad_log as log;
 use ozone_proto::metad_log::command::Command;
 use ozone_types::{ErrorCode, FsResult, SessionId};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,9 @@ use crate::sessions::{Owner, SessionTable, Sessions};
 /// Between attempts to commit the end of a session.
 const END_RETRY: Duration = Duration::from_millis(200);
 
+/// Walks through the namespace at once: each keeps a thread busy.
+const COUNTING_MAX: usize = 2;
+
 /// One term of leadership.
 #[derive(Debug)]
 pub struct Leader {
@@ -34,6 +38,8 @@ pub struct Leader {
     pub reports: Reports,
     pub bells: Bells,
     pub workers: Statuses,
+    /// Who walks through the namespace for operators; few may at once.
+    pub counting: Arc<Semaphore>,
     /// The term is over.
     pub stop: CancellationToken,
     /// What [`Leader::end`] waits for: workers, and streams, which watch `stop` themselves.
@@ -68,6 +74,7 @@ impl Leader {
             reports: Reports::default(),
             bells: Bells::default(),
             workers: Statuses::default(),
+            counting: Arc::new(Semaphore::new(COUNTING_MAX)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });

@@ -142,6 +142,11 @@ impl Node {
     /// Reads the tables as this node has them.
     pub fn read_local<T>(&self, op: impl FnOnce(&View<'_>) -> OpResult<T>) -> FsResult<T> {
         let result = op(&self.group.view());
+        self.outcome(result)
+    }
+
+    /// What a caller is told of an operation; one that could not read the tables stops the node.
+    pub fn outcome<T>(&self, result: OpResult<T>) -> FsResult<T> {
         result.map_err(|err| match err {
             OpError::Refused(err) => err,
             OpError::Fatal(err) => self.fatal(&err),

@@ -25,7 +25,7 @@ use crate::log::{LogOptions, LogStore};
 use crate::machine::{Machine, Signals};
 use crate::network::Network;
 use crate::service::{self, RaftService};
-use crate::store::{Mark, Store, View};
+use crate::store::{Fixed, Mark, Store, View};
 use crate::types::{Command, Config};
 
 /// Largest command in bytes: with its envelope it fits into one message to a follower.
@@ -216,6 +216,13 @@ impl<S: StateMachine> Group<S> {
             caretaker::stop(&inner.raft, &inner.failure, error).await;
         }
         Ok(made?)
+    }
+
+    /// Everything applied so far, to be read for as long as it takes, on any thread, while changes go
+    /// on. Costs a checkpoint.
+    pub async fn fixed(&self) -> FsResult<Fixed> {
+        self.checkpoint().await?;
+        Ok(self.inner.store.fixed())
     }
 
     /// Makes another node a member: first it catches up, then it votes.

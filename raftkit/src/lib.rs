@@ -24,4 +24,4 @@ mod types;
 pub use config::{GroupConfig, GroupStatus, Peer, StateMachine, configured_peers};
 pub use group::Group;
 pub use service::RaftService;
-pub use store::{Read, Store, StoreOptions, TableId, Txn, View};
+pub use store::{Fixed, Read, Store, StoreOptions, TableId, Txn, View};

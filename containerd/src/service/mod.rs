@@ -1,6 +1,7 @@
 //! The gRPC service: who asks is let in by leadership, what is asked is checked, and the leader does
 //! it.
 
+mod admin;
 mod handlers;
 
 use std::sync::Arc;

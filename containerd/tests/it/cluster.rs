@@ -138,6 +138,11 @@ impl Cluster {
                     .await
                     .unwrap();
                 version = reply.version;
+                // Who asks for everything is not told of what is no more.
+                let gone = reply.complete && reply.containers.iter().all(|c| c.container != id);
+                if gone && state == wire::ContainerState::ContainerDeleted {
+                    return wire::ContainerInfo { container: id, ..Default::default() };
+                }
                 let shown = |c: &wire::ContainerInfo| c.container == id && c.state() == state;
                 if let Some(info) = reply.containers.into_iter().find(shown) {
                     return info;

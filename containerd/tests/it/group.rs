@@ -7,6 +7,7 @@ use std::time::Duration;
 use ozone_containerd::{Config, Containerd, Peer};
 use ozone_platform::real_clock;
 use ozone_proto::containerd as wire;
+use ozone_proto::containerd::containerd_admin_client::ContainerdAdminClient;
 use ozone_rpc::{Channels, LeaderClient};
 use ozone_types::Replication;
 
@@ -109,6 +110,12 @@ async fn the_next_leader_goes_on() {
         if shown.leader {
             first = Some(shown.node);
         }
+        let mut admin = ContainerdAdminClient::new(Channels::new().get(&addr.to_string()).unwrap());
+        let roles = admin.roles(wire::RolesRequest {}).await.unwrap().into_inner().members;
+        assert_eq!(roles.iter().map(|m| m.node).collect::<Vec<_>>(), [1, 2, 3]);
+        let leads: Vec<&str> =
+            roles.iter().filter(|m| m.leader).map(|m| m.address.as_str()).collect();
+        assert_eq!(leads, [shown.leader_address.as_str()]);
     }
     daemons.remove(&first.expect("one of them leads")).unwrap().shutdown().await;
 

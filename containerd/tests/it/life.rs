@@ -148,7 +148,7 @@ async fn a_restart_keeps_all() {
     // The leader knows them, but they have to register before they count.
     assert!(blockds[0].beat_raw(&cluster).await.register_again);
     let err = cluster.reserve(1, 1).await.unwrap_err();
-    assert!(err.detail().contains("0 block servers"), "{err}");
+    assert!(err.detail().contains("0 of 3 known block servers"), "{err}");
     for blockd in &mut blockds {
         assert_eq!(blockd.register(&cluster).await.unwrap().token_key, attached.token_key);
         blockd.beat(&cluster).await;

@@ -6,4 +6,5 @@ mod cluster;
 mod failures;
 mod group;
 mod life;
+mod operators;
 mod start;

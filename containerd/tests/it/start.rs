@@ -91,6 +91,7 @@ async fn health_and_metrics_are_served() {
     }
     let metrics = get(addr, "/metrics").await;
     assert!(metrics.contains("ozone_containerd_leader 1"), "{metrics}");
+    assert!(metrics.contains("ozone_containerd_safemode 0"), "{metrics}");
     assert!(metrics.contains("ozone_containerd_blocks_reserved_total 5"), "{metrics}");
     cluster.daemon.shutdown().await;
 }

@@ -34,8 +34,8 @@ const RESERVE: Retry = Retry {
 /// The epoch in which apply creates blocks.
 const FIRST_EPOCH: u32 = 1;
 
-/// Errors: BUCKET_NOT_FOUND; INVALID_REQUEST; SESSION_ENDED; INSUFFICIENT_BLOCK_SERVERS; whatever
-/// containerd answers.
+/// Errors: BUCKET_NOT_FOUND; INVALID_REQUEST; SESSION_ENDED; INSUFFICIENT_BLOCK_SERVERS; UNAVAILABLE
+/// while an operator holds containerd in safe mode; whatever containerd answers.
 pub async fn allocate(
     node: &Node,
     leader: &Leader,
@@ -46,6 +46,11 @@ pub async fn allocate(
 ) -> FsResult<Vec<Location>> {
     if !(1..=ALLOCATE_MAX).contains(&count) {
         return Err(FsError::with(ErrorCode::Invalid, format!("{count} blocks at once")));
+    }
+    if leader.topology.holds_blocks() {
+        // Those that are reserved as well: what an operator has stopped is to be stopped.
+        let why = "containerd is in safe mode: an operator entered it";
+        return Err(FsError::with(ErrorCode::Unavailable, why));
     }
     let replication = node.read(|t| ops::bucket_replication(t, bucket)).await?;
     let mut closed = ErrorCode::Unavailable.into();

@@ -40,6 +40,8 @@ struct Container {
 struct State {
     servers: HashMap<BlockdId, Server>,
     containers: HashMap<ContainerId, Container>,
+    /// An operator wants no new blocks.
+    hold_blocks: bool,
 }
 
 #[derive(Debug)]
@@ -72,13 +74,15 @@ impl Topology {
             let container = Container { blockds: ids(&c.blockds), bad: Vec::new(), state };
             (ContainerId(c.container), container)
         });
-        let state = State { servers: servers.collect(), containers: containers.collect() };
+        let (servers, containers) = (servers.collect(), containers.collect());
+        let state = State { servers, containers, hold_blocks: false };
         Topology { state: RwLock::new(state) }
     }
 
     /// Takes in what containerd says, and returns it as the tables hold it.
     pub fn absorb(&self, reply: &wire::TopologyReply) -> News {
         let mut state = self.state.write();
+        state.hold_blocks = reply.hold_blocks;
         let mut news = News::default();
         for info in &reply.blockds {
             let Some(id) = BlockdId::from_slice(&info.blockd) else { continue };
@@ -130,6 +134,11 @@ impl Topology {
         let state = self.state.read();
         let known = state.containers.get(&container);
         known.is_none_or(|c| c.state == wire::ContainerState::ContainerOpen)
+    }
+
+    /// Whether an operator has put containerd into safe mode, as far as is known.
+    pub fn holds_blocks(&self) -> bool {
+        self.state.read().hold_blocks
     }
 
     /// Containers whose blocks must be sealed.
@@ -237,7 +246,9 @@ mod tests {
                 blockd(3, BlockdStale, 30),
             ],
             containers: vec![container(1, ContainerOpen), container(2, ContainerClosing)],
+            hold_blocks: true,
         });
+        assert!(topology.holds_blocks());
         assert_eq!(news.gone, [7]);
         assert_eq!(news.containers.iter().map(|c| c.closing).collect::<Vec<_>>(), [false, true]);
         assert_eq!(news.blockds.iter().map(|b| b.alive).collect::<Vec<_>>(), [true, false, true]);
@@ -258,5 +269,6 @@ mod tests {
         };
         assert_eq!(topology.absorb(&gone).gone, [2]);
         assert!(topology.closing().is_empty() && topology.is_open(ContainerId(1)));
+        assert!(!topology.holds_blocks());
     }
 }

@@ -27,7 +27,7 @@ use crate::sessions::Sessions;
 use crate::tables::InodeKey;
 use table::LeaseTable;
 use words::{Action, Answer, Outcome, Refusal, Ticket};
-pub use words::{Grant, LeaseLevel, Recall, RecallId, RecallKind};
+pub use words::{Grant, Hold, LeaseLevel, Recall, RecallId, RecallKind};
 
 /// A moment in the life of the WRITE leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +197,16 @@ impl Leases {
         self.state.lock().table.counts(session)
     }
 
+    /// Up to `max` of what a session holds beyond `after`, by inode.
+    pub fn held(
+        &self,
+        session: SessionId,
+        after: Option<InodeKey>,
+        max: usize,
+    ) -> Vec<(InodeKey, Hold)> {
+        self.state.lock().table.held(session, after).take(max).collect()
+    }
+
     /// (pins, unanswered recalls).
     pub fn totals(&self) -> (u64, u64) {
         self.state.lock().table.totals()
@@ -301,14 +311,19 @@ pub fn to_wire(recall: &Recall) -> wire::SessionDown {
     wire::SessionDown { message: Some(wire::session_down::Message::Recall(recall)) }
 }
 
-impl From<Grant> for wire::Lease {
-    fn from(grant: Grant) -> Self {
-        let kind = match grant.level {
+impl From<LeaseLevel> for wire::LeaseKind {
+    fn from(level: LeaseLevel) -> Self {
+        match level {
             LeaseLevel::None => wire::LeaseKind::LeaseNone,
             LeaseLevel::Read => wire::LeaseKind::LeaseRead,
             LeaseLevel::Write => wire::LeaseKind::LeaseWrite,
-        };
-        wire::Lease { kind: kind as i32, epoch: grant.epoch }
+        }
+    }
+}
+
+impl From<Grant> for wire::Lease {
+    fn from(grant: Grant) -> Self {
+        wire::Lease { kind: wire::LeaseKind::from(grant.level) as i32, epoch: grant.epoch }
     }
 }
 

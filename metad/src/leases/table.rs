@@ -26,13 +26,14 @@
 //! answering a recall needs neither, since the commit of a WRITE holder passes at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use ozone_types::SessionId;
 
 use super::file::{File, Holder, Waiter, Want};
 use super::words::{
-    Action, Answer, Grant, LeaseLevel, Outcome, Recall, RecallId, RecallKind, Refusal, Ticket,
+    Action, Answer, Grant, Hold, LeaseLevel, Outcome, Recall, RecallId, RecallKind, Refusal, Ticket,
 };
 use crate::tables::InodeKey;
 
@@ -357,6 +358,23 @@ impl LeaseTable {
             .filter(|h| h.level > LeaseLevel::None)
             .count();
         (files.len() as u64, leases as u64)
+    }
+
+    /// What a session holds of the inodes beyond `after`, in their order.
+    pub fn held(
+        &self,
+        session: SessionId,
+        after: Option<InodeKey>,
+    ) -> impl Iterator<Item = (InodeKey, Hold)> + '_ {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let files = self.sessions.get(&session).into_iter();
+        files.flat_map(move |files| files.range((from, Bound::Unbounded))).filter_map(
+            move |&file| {
+                let holder = self.files.get(&file)?.holders.get(&session)?;
+                let recalled = holder.recalls().next().is_some();
+                Some((file, Hold { write: holder.write, level: holder.level, recalled }))
+            },
+        )
     }
 
     /// (pins, recalls that are not answered), of all sessions.

@@ -107,6 +107,28 @@ fn alone_gets_what_it_opened_for() {
 }
 
 #[test]
+fn what_a_session_holds_is_told_in_the_order_of_the_inodes() {
+    let mut b = Bench::new();
+    for n in [9, 3, 7] {
+        b.table.open(file(n), A, n == 9, NOW, &mut b.out).unwrap();
+    }
+    let _waits_for_the_recall = b.open(B, false);
+    let hold = |write, level, recalled| Hold { write, level, recalled };
+    let expected = [
+        (file(3), hold(false, LeaseLevel::Read, false)),
+        (file(7), hold(false, LeaseLevel::Read, false)),
+        (file(9), hold(true, LeaseLevel::Write, true)),
+    ];
+    assert_eq!(b.table.held(A, None).collect::<Vec<_>>(), expected);
+    assert_eq!(b.table.held(A, Some(file(3))).collect::<Vec<_>>(), expected[1..]);
+    assert_eq!(b.table.held(A, Some(file(9))).count() + b.table.held(C, None).count(), 0);
+    assert_eq!(
+        b.table.held(B, None).collect::<Vec<_>>(),
+        [(file(9), hold(false, LeaseLevel::None, false))]
+    );
+}
+
+#[test]
 fn readers_share_and_a_writer_ends_it() {
     let mut b = Bench::new();
     assert_eq!(level(b.open(A, false)), LeaseLevel::Read);

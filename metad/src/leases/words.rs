@@ -31,6 +31,16 @@ pub struct Grant {
     pub epoch: u64,
 }
 
+/// What a session holds of an inode, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Open for writing.
+    pub write: bool,
+    pub level: LeaseLevel,
+    /// A recall has not been answered.
+    pub recalled: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecallKind {
     Flush,

@@ -12,6 +12,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ozone_proto::metad as wire;
@@ -128,6 +129,28 @@ impl Locks {
     /// Locks that the session holds.
     pub fn count(&self, session: SessionId) -> u64 {
         self.table.lock().count(session) as u64
+    }
+
+    /// A session's locks on up to `max` inodes beyond `after`.
+    pub fn held(
+        &self,
+        session: SessionId,
+        after: Option<InodeKey>,
+        max: usize,
+    ) -> BTreeMap<InodeKey, Vec<FileLock>> {
+        let mut held: BTreeMap<InodeKey, Vec<FileLock>> = BTreeMap::new();
+        for (file, lock) in self.table.lock().held(session) {
+            if after.is_none_or(|after| file > after) {
+                held.entry(file).or_default().push(lock);
+                if held.len() > max {
+                    held.pop_last();
+                }
+            }
+        }
+        for locks in held.values_mut() {
+            locks.sort_by_key(|l| (l.family, l.range.start, l.owner));
+        }
+        held
     }
 
     /// (locks, requests that wait), of all sessions.

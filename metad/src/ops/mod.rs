@@ -62,7 +62,9 @@ mod statfs;
 mod symlink;
 mod topology;
 mod unlink;
+mod usage;
 mod volume;
+mod walk;
 mod work;
 mod write;
 mod xattr;
@@ -86,7 +88,7 @@ pub use readdir::readdir;
 pub use readlink::readlink;
 pub use release_block::release_block;
 pub use rename::rename;
-pub use resolve::{bucket_replication, resolve_bucket};
+pub use resolve::{bucket_place, bucket_replication, resolve_bucket};
 pub use rmdir::rmdir;
 pub use session::{end_session, open_session, reserve_inodes};
 pub use setattr::setattr;
@@ -94,6 +96,7 @@ pub use statfs::{ClusterSpace, statfs};
 pub use symlink::symlink;
 pub use topology::update_topology;
 pub use unlink::unlink;
+pub use usage::{Counting, PathFinder};
 pub use volume::{create_volume, delete_volume, info_volume, list_volumes, update_volume};
 pub use work::{
     COUNT_MAX, Counts, block, blockds, blocks_of_writer, containers, counts, deleted_blocks,

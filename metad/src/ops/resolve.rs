@@ -76,6 +76,23 @@ pub fn bucket_replication(tables: &impl Read, bucket: BucketId) -> OpResult<Repl
     Ok(bucket_by_id(tables, bucket)?.1)
 }
 
+/// The names of a bucket and its volume, and the bucket's root. `None`: there is no such bucket.
+pub fn bucket_place(
+    tables: &impl Read,
+    bucket: BucketId,
+) -> OpResult<Option<(String, String, InodeId)>> {
+    let Some(place) = BUCKET_IDS.get(tables, &bucket)? else { return Ok(None) };
+    let key = BucketKey { volume: VolumeId(place.volume), name: place.name };
+    let root = InodeId(BUCKETS.need(tables, &key)?.root);
+    for row in VOLUMES.all(tables) {
+        let (VolumeKey(volume), record) = row?;
+        if record.id == key.volume.0 {
+            return Ok(Some((volume, key.name, root)));
+        }
+    }
+    Err(BUCKETS.corrupt(&key, "its volume does not exist").into())
+}
+
 pub(super) fn volume_by_name(tables: &impl Read, name: &str) -> OpResult<VolumeRecord> {
     let found = VOLUMES.get(tables, &VolumeKey(name.to_owned()))?;
     found.ok_or_else(|| {

@@ -9,7 +9,7 @@ use ozone_proto::metad_log::command_reply::Reply;
 use ozone_types::FsResult;
 use tonic::Request;
 
-use super::{Answered, Boxed, answer, keys, unary};
+use super::{Answered, Boxed, answer, inspect, keys, unary, usage};
 use crate::gc::Status;
 use crate::node::Node;
 use crate::ops;
@@ -40,6 +40,17 @@ impl MetadAdmin for AdminService {
     unary!(delete_volume, InfoVolumeRequest => Done, delete_volume);
     unary!(delete_bucket, InfoBucketRequest => Done, delete_bucket);
     unary!(status, StatusRequest => StatusReply, status);
+    unary!(roles, RolesRequest => RolesReply, inspect::roles);
+    unary!(list_sessions, ListSessionsRequest => ListSessionsReply, inspect::list_sessions);
+    unary!(evict_session, EvictSessionRequest => Done, inspect::evict_session);
+    unary!(list_open_files, ListOpenFilesRequest => ListOpenFilesReply, inspect::list_open_files);
+    unary!(find_paths, FindPathsRequest => FindPathsReply, usage::find_paths);
+
+    type UsageStream = usage::Replies;
+
+    async fn usage(&self, request: Request<wire::UsageRequest>) -> Answered<Self::UsageStream> {
+        answer(&self.node, "usage", usage::usage(&self.node, request.into_inner())).await
+    }
 }
 
 async fn create_volume(
@@ -166,6 +177,8 @@ async fn status(node: &Arc<Node>, _: wire::StatusRequest) -> FsResult<wire::Stat
                 leases,
                 connected: session.connected,
                 locks: leader.locks.count(session.id),
+                claimed: session.claimed,
+                ..Default::default()
             });
         }
     }

@@ -11,9 +11,11 @@
 mod admin;
 mod blocks;
 mod commit;
+mod inspect;
 mod keys;
 mod open;
 mod read;
+mod usage;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -50,12 +50,14 @@ struct Live {
     stream: Option<(StreamId, Duration)>,
 }
 
-/// A session as `ozone admin status` shows it.
+/// A session as `ozone admin` shows it.
 #[derive(Clone, Debug)]
 pub struct SessionView {
     pub id: SessionId,
     pub owner: Owner,
     pub connected: bool,
+    pub claimed: bool,
+    pub last_heard: Duration,
 }
 
 /// All sessions of one leader.
@@ -211,6 +213,8 @@ impl SessionTable {
                 id,
                 owner: s.owner.clone(),
                 connected: s.stream.is_some(),
+                claimed: s.claimed,
+                last_heard: s.last_heard,
             })
             .collect();
         list.sort_by_key(|s| s.id);

@@ -36,6 +36,8 @@ pub struct ContainerdState {
     pub sealed: BTreeSet<u64>,
     pub reports: Vec<(u64, Vec<u8>)>,
     pub deleted: BTreeSet<BlockId>,
+    /// An operator has put it into safe mode.
+    pub hold_blocks: bool,
     next_local: u64,
 }
 
@@ -168,6 +170,7 @@ impl Containerd for Service {
             complete: true,
             blockds: blockds.collect(),
             containers: state.containers.values().cloned().collect(),
+            hold_blocks: state.hold_blocks,
         }))
     }
 

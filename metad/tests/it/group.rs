@@ -194,3 +194,32 @@ async fn another_member_takes_over_and_asks_for_claims() {
         metad.shutdown().await;
     }
 }
+
+#[tokio::test]
+async fn every_member_tells_the_members_and_only_the_leader_the_rest() {
+    let containerd = FakeContainerd::start(CLUSTER).await;
+    let mut three = Three::start(containerd.addr, &ManualClock::new()).await;
+    let leader = three.leader(None).await;
+    for n in 0..3 {
+        let endpoint = ozone_rpc::net::endpoint(&three.configs[n].listen.to_string()).unwrap();
+        let mut admin = MetadAdminClient::new(endpoint.connect().await.unwrap());
+        let roles = soon("a leader that all know", async {
+            loop {
+                let roles = admin.roles(wire::RolesRequest {}).await.unwrap().into_inner();
+                if roles.members.iter().any(|m| m.leader) {
+                    return roles.members;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        assert_eq!(roles.iter().map(|m| m.node).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(roles[leader].leader && roles.iter().filter(|m| m.leader).count() == 1);
+        assert_eq!(roles[n].address, three.configs[n].listen.to_string());
+        let sessions = admin.list_sessions(wire::ListSessionsRequest {}).await;
+        assert_eq!(sessions.is_ok(), n == leader);
+    }
+    for metad in three.metads.iter_mut().filter_map(Option::take) {
+        metad.shutdown().await;
+    }
+}

@@ -8,6 +8,7 @@ mod blocks;
 mod fakes;
 mod group;
 mod harness;
+mod inspect;
 mod leases;
 mod locks;
 mod sessions;

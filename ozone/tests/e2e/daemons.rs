@@ -105,7 +105,7 @@ fn daemons_stop_on_sigterm_and_tell_their_health() {
         cluster.restart(role);
     }
     cluster.await_healthy();
-    assert!(cluster.status().contains("all is well"), "{}", cluster.status());
+    cluster.await_well_told();
     let mode = fs::metadata(cluster.data_dir(Role::Metad)).unwrap().permissions().mode();
     assert_eq!(mode & 0o007, 0, "the token key is nobody else's");
 }

@@ -5,6 +5,7 @@
 // A test ends by panicking; its helpers are no exception.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod attributes;
 mod daemons;
 mod durability;

@@ -12,6 +12,7 @@
 
 mod base;
 mod checkpoint;
+mod fixed;
 mod layer;
 mod mark;
 mod merge;
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 
 pub(crate) use base::Base;
 pub(crate) use checkpoint::Incoming;
+pub use fixed::Fixed;
 use layer::Layer;
 pub use mark::Mark;
 pub use merge::Direction;
@@ -126,7 +128,7 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     options: StoreOptions,
-    tables: Tables,
+    tables: Arc<Tables>,
     writer: Mutex<FileWriter>,
     state: RwLock<State>,
     /// Bytes in the active and in the frozen overlay.
@@ -159,7 +161,7 @@ impl Store {
                 disk.remove(&dir.join(name))?;
             }
         }
-        let tables = Tables(tables.to_vec());
+        let tables = Arc::new(Tables(tables.to_vec()));
         let path = dir.join(FILE);
         if !disk.exists(&path) {
             // redb cannot open a file whose creation was cut short.
@@ -223,6 +225,11 @@ impl Store {
     /// The mark of the last checkpoint: what a restart begins with.
     pub fn checkpoint_mark(&self) -> Mark {
         self.base().mark().clone()
+    }
+
+    /// The tables as of the last checkpoint, to be read for as long as it takes.
+    pub fn fixed(&self) -> Fixed {
+        Fixed::new(self.base(), self.tables.clone())
     }
 
     /// The last checkpoint.

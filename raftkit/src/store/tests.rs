@@ -274,6 +274,26 @@ fn a_checkpoint_keeps_old_readers_of_the_last_one() {
 }
 
 #[test]
+fn a_fixed_moment_stays_as_it_was_on_any_thread() {
+    let sim = SimDisk::new();
+    let store = open(&sim).unwrap();
+    put(&store, 3, b"apple", b"1");
+    put(&store, 3, b"pear", b"2");
+    store.checkpoint_now().unwrap();
+    let fixed = store.fixed();
+    put(&store, 3, b"apple", b"9");
+    delete(&store, 3, b"pear");
+    store.checkpoint_now().unwrap();
+    let rows = std::thread::spawn(move || {
+        assert_eq!(fixed.get(3, b"apple").unwrap().as_deref(), Some(&b"1"[..]));
+        assert!(fixed.prefix(7, b"").next().is_none() && fixed.get(99, b"x").is_err());
+        fixed.prefix(3, b"").map(|row| row.unwrap().0).collect::<Vec<_>>()
+    });
+    assert_eq!(rows.join().unwrap(), [b"apple".to_vec(), b"pear".to_vec()]);
+    assert!(store.fixed().get(3, b"pear").unwrap().is_none());
+}
+
+#[test]
 fn changes_of_an_undeclared_table_are_refused() {
     let store = open(&SimDisk::new()).unwrap();
     let result = store.update(|txn| {

@@ -10,6 +10,7 @@ mod model;
 mod quotas;
 mod ranges;
 mod soundness;
+mod usage;
 mod xattrs;
 
 use std::cell::RefCell;

@@ -274,6 +274,17 @@ impl Cluster {
         await_some("all block servers to be healthy", || {
             (self.status().matches(" healthy ").count() == want).then_some(())
         });
+        self.await_settled();
+    }
+
+    /// containerd knows enough to hand out blocks: it is out of safe mode.
+    pub fn await_settled(&self) {
+        await_some("the end of safe mode", || (!self.status().contains("safe mode")).then_some(()));
+    }
+
+    /// `ozone admin status` finds nothing wrong: all daemons' background work, too, has found the others.
+    pub fn await_well_told(&self) {
+        await_some("all to be well", || self.status().contains("all is well").then_some(()));
     }
 
     /// The screen of `ozone admin status`, whatever its exit status.

@@ -1,0 +1,93 @@
+//! Walks through the namespace for operators: what a tree adds up to, and how inodes are called.
+
+use std::sync::Arc;
+
+use ozone_proto::metad as wire;
+use ozone_raftkit::Fixed;
+use ozone_types::{BucketId, ErrorCode, FsError, FsResult, InodeId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::leader::Leader;
+use crate::node::Node;
+use crate::ops::{self, Counting, PathFinder};
+use crate::tables::InodeKey;
+
+/// The answers of Usage.
+pub type Replies = ReceiverStream<Result<wire::UsageReply, Status>>;
+
+/// Names between two answers.
+const PAGE: usize = 4096;
+/// Answers that may wait for the caller.
+const QUEUE: usize = 4;
+/// Names that are looked at under one view of the tables: changes wait meanwhile.
+const FIND_PAGE: usize = 1000;
+/// Names that FindPaths looks at: a fraction of a second.
+const FIND_NAMES: usize = 100_000;
+/// Inodes of one FindPaths: with the longest paths the answer is still one message.
+const FIND_MAX: usize = 1000;
+
+/// Errors: BUSY; those of [`Counting::begin`].
+pub(super) async fn usage(node: &Arc<Node>, request: wire::UsageRequest) -> FsResult<Replies> {
+    let leader = node.leader()?;
+    let permit = leader.counting.clone().try_acquire_owned().map_err(|_| {
+        FsError::with(ErrorCode::Busy, "others are counting; try again when they have finished")
+    })?;
+    node.group.read_barrier().await?;
+    let tables = node.group.fixed().await?;
+    let counting = node.outcome(Counting::begin(&tables, &request))?;
+    let (tx, replies) = mpsc::channel(QUEUE);
+    let (counter, node) = (leader.clone(), node.clone());
+    leader.tasks.spawn_blocking(move || {
+        count(&node, &counter, &tables, counting, &tx);
+        drop(permit);
+    });
+    Ok(ReceiverStream::new(replies))
+}
+
+/// To the end, or until nobody listens or the term is over.
+fn count(
+    node: &Node,
+    leader: &Leader,
+    tables: &Fixed,
+    mut counting: Counting,
+    tx: &mpsc::Sender<Result<wire::UsageReply, Status>>,
+) {
+    loop {
+        let reply = match leader.stop.is_cancelled() {
+            true => Err(ErrorCode::NotLeader.into()),
+            false => node.outcome(counting.go_on(tables, PAGE)),
+        };
+        let last = reply.as_ref().map_or(true, |reply| reply.end);
+        if tx.blocking_send(reply.map_err(|err| node.status(&err))).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// An inode of another bucket, or without a name, is not found.
+pub(super) async fn find_paths(
+    node: &Arc<Node>,
+    request: wire::FindPathsRequest,
+) -> FsResult<wire::FindPathsReply> {
+    node.leader()?;
+    if request.inodes.len() > FIND_MAX {
+        return Err(FsError::with(ErrorCode::Invalid, "too many inodes at once"));
+    }
+    let bucket = BucketId(request.bucket);
+    let place = node.read(|t| ops::bucket_place(t, bucket)).await?;
+    let Some((volume, name, root)) = place else {
+        return Ok(wire::FindPathsReply { complete: true, ..Default::default() });
+    };
+    let root = InodeKey::new(bucket, root);
+    let mut finder = PathFinder::new(root, request.inodes.iter().copied().map(InodeId));
+    let mut looked = 0;
+    while !finder.is_done() && looked < FIND_NAMES {
+        node.read_local(|t| finder.go_on(t, FIND_PAGE))?;
+        looked += FIND_PAGE;
+        tokio::task::yield_now().await;
+    }
+    let complete = finder.is_done();
+    Ok(wire::FindPathsReply { volume, bucket: name, paths: finder.into_found(), complete })
+}
