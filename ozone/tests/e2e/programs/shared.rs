@@ -60,7 +60,7 @@ fn appends_of_two_mounts_are_whole() {
     for line in text.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
         let [who, number, length, filler] = fields[..] else { panic!("torn record: {line:.80}") };
-        assert!(filler.len() == length.parse().unwrap(), "torn record: {line:.80}");
+        assert!(filler.len() == length.parse::<usize>().unwrap(), "torn record: {line:.80}");
         assert!(filler.chars().all(|c| who.contains(c)), "mixed record: {line:.80}");
         let expected = next.entry(who).or_default();
         assert_eq!(number.parse(), Ok(*expected), "records of {who} are lost or out of order");
