@@ -8,6 +8,7 @@ use ozone_platform::{Clock, DataDir, DataDirError, Role, std_disk};
 use ozone_proto::blockd::blockd_server::BlockdServer;
 use ozone_rpc::daemon::{self, Failure, ListenError, Tasks, advertised};
 use ozone_rpc::http::Health;
+use ozone_rpc::measure::Methods;
 use ozone_rpc::{Channels, LeaderClient, net};
 use ozone_types::BlockdId;
 use ozone_types::limits::MESSAGE_MAX;
@@ -18,7 +19,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::config::Config;
 use crate::containers::{Heartbeats, Identity};
 use crate::key_file;
-use crate::metrics::Metrics;
+use crate::metrics::{Gauges, Metrics};
 use crate::service::{Gate, Service};
 use crate::store::{DiskError, Store, StoreOptions};
 
@@ -114,8 +115,13 @@ impl Blockd {
             metrics: metrics.clone(),
             news,
         };
-        daemon.serve_rpc(incoming, gate);
-        daemon.serve_http(http_listener, &metrics, health);
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        registry.register_collector(Box::new(Gauges::new(&daemon.store)));
+        let methods = registry.sub_registry_with_prefix("ozone_blockd");
+        let methods = Methods::register(methods, &["append"]);
+        daemon.serve_rpc(incoming, gate, &methods, &metrics);
+        daemon.tasks.serve_http(http_listener, registry, health);
         daemon.report(heartbeats);
         daemon.check_files();
         tracing::info!(%id, %rpc_addr, %http_addr, "blockd listens");
@@ -151,19 +157,20 @@ impl Blockd {
         tracing::info!(dir = %self.data_dir.path().display(), "blockd has stopped");
     }
 
-    fn serve_rpc(&mut self, incoming: TcpIncoming, gate: Gate) {
+    fn serve_rpc(
+        &mut self,
+        incoming: TcpIncoming,
+        gate: Gate,
+        methods: &Methods,
+        metrics: &Metrics,
+    ) {
         let stop = self.tasks.stop().clone();
-        let service = Service { store: self.store.clone(), gate, stop };
+        let append_seconds = metrics.append_seconds.clone();
+        let service = Service { store: self.store.clone(), gate, stop, append_seconds };
         let service = BlockdServer::new(service)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
-        self.tasks.serve_rpc("data", net::server().add_service(service), incoming);
-    }
-
-    fn serve_http(&mut self, listener: tokio::net::TcpListener, metrics: &Metrics, health: Health) {
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        self.tasks.serve_http(listener, registry, health);
+        self.tasks.serve_rpc("data", net::server().add_service(methods.measure(service)), incoming);
     }
 
     fn report(&mut self, heartbeats: Heartbeats) {

@@ -24,6 +24,7 @@ use crate::file::handle::{OpenDir, OpenFile};
 use crate::file::write::Place;
 use crate::file::{self, pipeline};
 use crate::locks;
+use crate::look::{Gauges, Look};
 use crate::metad::{GrpcMetad, Metad};
 use crate::session;
 
@@ -414,7 +415,13 @@ impl Client {
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::default();
         self.core.metrics.register(&mut registry);
+        registry.register_collector(Box::new(Gauges(Arc::downgrade(&self.core))));
         registry
+    }
+
+    /// The client as it is now. Waits for nobody.
+    pub fn look(&self) -> Look {
+        self.core.look()
     }
 }
 

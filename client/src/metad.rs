@@ -16,6 +16,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
+use crate::latency::Latency;
+use crate::look::Timings;
+
 /// metad may keep a request waiting while it recalls the lease of a session that has vanished.
 const ATTEMPT: Duration = Duration::from_secs(60);
 /// Opening the session's stream waits for nobody.
@@ -36,11 +39,33 @@ macro_rules! rpcs {
         pub trait Metad: Send + Sync {
             /// Opens a stream that begins with `hello`.
             async fn session(&self, hello: Hello) -> FsResult<SessionStream>;
+            /// How long the requests took, those included that were repeated until they were answered.
+            fn timings(&self) -> Timings {
+                Timings::new()
+            }
+            /// The address that is asked first.
+            fn server(&self) -> String {
+                String::new()
+            }
             $($(#[$doc])* async fn $name(&self, request: $request) -> FsResult<$reply>;)*
+        }
+
+        /// One for each request.
+        #[derive(Default)]
+        struct Latencies {
+            $($name: Latency,)*
         }
 
         #[async_trait]
         impl Metad for GrpcMetad {
+            fn timings(&self) -> Timings {
+                [$((stringify!($name).to_owned(), self.latencies.$name.timing()),)*].into()
+            }
+
+            fn server(&self) -> String {
+                self.leader.current()
+            }
+
             async fn session(&self, hello: Hello) -> FsResult<SessionStream> {
                 self.open_stream(hello).await
             }
@@ -49,7 +74,8 @@ macro_rules! rpcs {
                     let request = request.clone();
                     async move { answered(client(channel).$name(request).await, TOO_FEW) }
                 };
-                self.leader.call($retry, call).await?
+                let work = async { self.leader.call($retry, call).await? };
+                self.latencies.$name.measure(work).await
             })*
         }
     };
@@ -84,12 +110,14 @@ rpcs! {
 /// The real one.
 pub struct GrpcMetad {
     leader: LeaderClient,
+    latencies: Latencies,
 }
 
 impl GrpcMetad {
     /// `members`: RPC addresses. Error: INVALID_REQUEST if there is none.
     pub fn new(channels: Channels, members: Vec<String>) -> FsResult<Self> {
-        Ok(GrpcMetad { leader: LeaderClient::new(channels, members)? })
+        let leader = LeaderClient::new(channels, members)?;
+        Ok(GrpcMetad { leader, latencies: Latencies::default() })
     }
 
     async fn open_stream(&self, hello: Hello) -> FsResult<SessionStream> {

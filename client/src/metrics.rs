@@ -1,5 +1,7 @@
 //! What the client counts; the only place where names of metrics are.
 
+use std::collections::BTreeMap;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
@@ -15,6 +17,11 @@ macro_rules! counters {
                 let registry = registry.sub_registry_with_prefix("ozone_client");
                 $(registry.register(stringify!($name), $help, self.$name.clone());)*
             }
+
+            /// All of them by name.
+            pub fn values(&self) -> BTreeMap<String, u64> {
+                [$((stringify!($name).to_owned(), self.$name.get()),)*].into()
+            }
         }
     };
 }
@@ -27,6 +34,7 @@ counters! {
     seals, "Blocks sealed because a replica failed";
     rewrites, "Commits repeated because a block was sealed short";
     reads, "Reads sent to block servers";
+    fetched, "Bytes that block servers sent for them";
     read_hedges, "Reads sent to another replica because one was slow";
     read_rounds_failed, "Reads that no replica of a block could serve at once";
     cache_hits, "Reads served by the cache";

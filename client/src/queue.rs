@@ -79,6 +79,13 @@ impl Default for Queue {
     }
 }
 
+impl Queue {
+    /// How many more batches could be sent now.
+    pub fn free(&self) -> usize {
+        self.slots.available_permits()
+    }
+}
+
 /// [`send`], which goes on when the returned future is dropped: a change that is under way is not
 /// undone because its caller was killed.
 pub async fn submit(core: &Arc<Core>, entries: Vec<Entry>) -> BatchResult {

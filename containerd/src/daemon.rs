@@ -12,6 +12,7 @@ use ozone_proto::containerd::containerd_server::ContainerdServer;
 use ozone_raftkit::{Group, GroupConfig, StoreOptions};
 use ozone_rpc::daemon::{self, Failure, ListenError, Tasks, advertised};
 use ozone_rpc::http::Health;
+use ozone_rpc::measure::Methods;
 use ozone_rpc::{Channels, net};
 use ozone_types::limits::MESSAGE_MAX;
 use ozone_types::{FsResult, RaftNodeId, RetryClass};
@@ -23,7 +24,7 @@ use tonic::transport::server::Router;
 use crate::apply::Machine;
 use crate::config::Config;
 use crate::leader::{Core, Leader};
-use crate::metrics::Metrics;
+use crate::metrics::{Gauges, Metrics};
 use crate::service::{CurrentLeader, Service};
 use crate::{sweep, tables};
 
@@ -84,13 +85,16 @@ impl Containerd {
         let metrics = Metrics::default();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
+        registry.register_collector(Box::new(Gauges(group.clone())));
+        let methods = registry.sub_registry_with_prefix("ozone_containerd");
+        let methods = Methods::register(methods, &[]);
         let timing = config.timing();
         let config = Arc::new(config);
         let core = Core { config, rpc_address, timing, clock, group, data_dir, metrics };
         let leader = CurrentLeader::default();
         let health = Health::starting("starting: no leader is known yet");
         let mut tasks = Tasks::new(Failure::new(NAME));
-        tasks.serve_rpc("RPC", services(&core, &leader), rpc_incoming);
+        tasks.serve_rpc("RPC", services(&core, &leader, &methods), rpc_incoming);
         tasks.serve_rpc("Raft", net::server().add_service(core.group.service()), raft_incoming);
         tasks.serve_http(http_listener, registry, health.clone());
         let group = core.group.clone();
@@ -131,13 +135,13 @@ impl Containerd {
     }
 }
 
-fn services(core: &Core, leader: &CurrentLeader) -> Router {
+fn services(core: &Core, leader: &CurrentLeader, methods: &Methods) -> Router {
     let service = Service { core: core.clone(), leader: leader.clone() };
     let admin = ContainerdAdminServer::new(service.clone());
     let service = ContainerdServer::new(service)
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
-    net::server().add_service(service).add_service(admin)
+    net::server().add_service(methods.measure(service)).add_service(methods.measure(admin))
 }
 
 async fn start_group(

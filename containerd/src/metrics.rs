@@ -2,11 +2,16 @@
 
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use ozone_raftkit::Group;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
+
+use crate::apply::Machine;
 
 type Level = Gauge<u64, AtomicU64>;
 
@@ -29,6 +34,40 @@ pub(crate) struct Metrics {
     pub blocks_reserved: Counter,
     pub containers_opened: Counter,
     pub raft_proposals: Counter,
+}
+
+/// What is read off the group when somebody asks for the metrics.
+pub(crate) struct Gauges(pub Group<Machine>);
+
+impl std::fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gauges")
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let raft = self.0.status();
+        for (name, help, value) in [
+            ("raft_term", "Raft term", raft.term),
+            ("raft_applied", "Index of the last entry applied", raft.applied),
+            ("raft_log_bytes", "Bytes of the Raft log", raft.log_bytes),
+            ("raft_log_syncs", "Syncs of the Raft log since the start", raft.log_syncs),
+            ("raft_log_records", "Records of the Raft log since the start", raft.log_records),
+            ("raft_checkpoint", "Index of the last checkpoint", raft.checkpoint),
+            ("overlay_bytes", "Changes that no checkpoint holds", raft.overlay_bytes),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let name = format!("ozone_containerd_{name}");
+            gauge.encode(encoder.encode_descriptor(&name, help, None, gauge.metric_type())?)?;
+        }
+        let name = "ozone_containerd_raft_batch_entries";
+        let help = "Records of the Raft log that one sync made durable";
+        let mut batches = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let (sum, buckets) = (raft.log_records as f64, raft.batch_buckets());
+        let count = raft.log_batches.iter().sum();
+        batches.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
 }
 
 impl Metrics {

@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ozone_client::look::Look;
 use ozone_client::*;
 use ozone_types::lock::{FileLock, LockFamily, LockRange};
 use ozone_types::{Attr, ErrorCode, FileName, FsResult, InodeId};
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::vfs::{Answer, Backend, OpenedFile};
@@ -478,6 +480,14 @@ impl Backend for Fake {
     }
 
     fn set_kernel(&self, _kernel: Arc<dyn Kernel>) {}
+
+    fn look(&self) -> Look {
+        Look { volume: "vol1".to_owned(), bucket: "bucket1".to_owned(), ..Look::default() }
+    }
+
+    fn registry(&self) -> Registry {
+        Registry::default()
+    }
 
     async fn sync_all(&self) -> FsResult<()> {
         self.locked(|_| Ok(())).await

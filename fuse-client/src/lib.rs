@@ -10,6 +10,7 @@ mod device;
 mod fake;
 mod fuse;
 pub mod helper;
+pub mod look;
 pub mod mount;
 pub mod options;
 mod runfile;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::device::{self, DeviceOptions};
 use crate::fuse::Session;
+use crate::look::{Facts, Looking, Server, Subject};
 use crate::options::{self, KernelFlags, Options, Source, UsageError};
 use crate::runfile::{Record, RunFile, State};
 use crate::site_file::{SITE_FILE, SiteFile};
@@ -101,6 +102,24 @@ impl MountConfig {
         left / 8 * 7
     }
 
+    /// What `ozone mount info` shows of it.
+    fn facts(&self, mountpoint: &Path) -> Facts {
+        let mut options = vec![
+            format!("metad={}", self.metad.join("+")),
+            format!("memory={}M", self.memory >> 20),
+            format!("connect_timeout={}", self.connect_timeout.as_secs()),
+            format!("readers={}", self.readers()),
+        ];
+        options.extend(self.allow_other.filter(|allow| !allow).map(|_| "noallow_other".to_owned()));
+        Facts {
+            source: self.source.clone(),
+            mountpoint: mountpoint.to_owned(),
+            options,
+            memory_limit: self.memory,
+            began: std::time::Instant::now(),
+        }
+    }
+
     fn client(&self, mountpoint: &Path) -> ClientConfig {
         ClientConfig {
             metad: self.metad.clone(),
@@ -174,6 +193,8 @@ pub struct Mounted<B: Backend = Client> {
     /// Becomes true when the kernel has unmounted.
     ended: watch::Receiver<bool>,
     run_file: Mutex<Option<RunFile>>,
+    /// Kept: as long as it lives one can look into the mount.
+    _look: Option<Server>,
 }
 
 /// Mounts in the foreground and serves until the mount ends: by umount(8), or flushed and unmounted at
@@ -277,11 +298,13 @@ async fn serve<B: Backend>(
         flags: config.flags,
         allow_other: config.allow_other.unwrap_or_else(|| nix::unistd::geteuid().is_root()),
     };
+    let looking = Looking::new(real_clock());
     let (runtime, for_session, readers) = (Handle::current(), vfs.clone(), config.readers());
+    let looks_on = looking.clone();
     let start = move || {
         let device = device::mount(&options)?;
         // The first failure is the one to tell.
-        Session::start(for_session, runtime, device, readers)
+        Session::start(for_session, looks_on, runtime, device, readers)
             .inspect_err(|_| drop(system::abort(&options.mountpoint)))
     };
     let started = tokio::task::spawn_blocking(start).await;
@@ -301,7 +324,10 @@ async fn serve<B: Backend>(
 
     let device = system::mounted_at(mountpoint).map_err(failed)?.map(|entry| entry.device);
     let run_file = device.as_ref().and_then(|device| settle(config, mountpoint, device));
+    let subject = Subject { facts: config.facts(mountpoint), client: client.clone(), vfs, looking };
+    let look = device.as_ref().and_then(|device| let_look(device, subject));
     let mounted = Mounted {
+        _look: look,
         client,
         mountpoint: mountpoint.to_owned(),
         device,
@@ -314,6 +340,13 @@ async fn serve<B: Backend>(
     }
     tracing::info!(source = config.source, mountpoint = %mountpoint.display(), "mounted");
     Ok(mounted)
+}
+
+/// Lets people look into the mount, if that is possible.
+fn let_look<B: Backend>(device: &str, subject: Subject<B>) -> Option<Server> {
+    Server::start(device, subject)
+        .inspect_err(|err| tracing::warn!("nobody can look into this mount: {err}"))
+        .ok()
 }
 
 /// What is set after the mount, and can fail without harm.

@@ -47,6 +47,15 @@ pub(crate) fn path(user: Uid, device: &str) -> PathBuf {
     directory(user).join(device)
 }
 
+/// Where a mount's socket may be, in the order in which they are tried: beside its run file, or, where
+/// this user's runtime directory is another, there.
+pub(crate) fn sockets(user: Uid, device: &str) -> Vec<PathBuf> {
+    let mut directories = vec![directory(user)];
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| user == geteuid() && !user.is_root());
+    directories.extend(own.map(|runtime| PathBuf::from(runtime).join("ozone/mounts")));
+    directories.into_iter().map(|directory| directory.join(format!("{device}.sock"))).collect()
+}
+
 /// The mount process's side.
 pub(crate) struct RunFile {
     file: Flock<File>,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, geteuid};
 use ozone_client::{AccessTime, AccessTimes};
 
 use crate::options::KernelFlags;
@@ -44,6 +44,13 @@ impl MountEntry {
             source: unescape(after.next()?).to_string_lossy().into_owned(),
             super_options: after.next().unwrap_or_default().to_owned(),
         })
+    }
+
+    /// Who mounted it.
+    pub fn owner(&self) -> Uid {
+        let mut options = self.super_options.split(',');
+        let user = options.find_map(|option| option.strip_prefix("user_id="));
+        user.and_then(|user| user.parse().ok()).map_or(Uid::from_raw(0), Uid::from_raw)
     }
 
     /// The flags that a remount keeps unless it names others.
@@ -178,6 +185,14 @@ pub(crate) fn keep_memory_together() {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 2 << 20);
     }
+}
+
+/// Bytes of memory that this process takes.
+pub(crate) fn resident_memory() -> io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// Whether statfs(2) on the mountpoint is answered.

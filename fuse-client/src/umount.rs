@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
-use nix::unistd::{Uid, geteuid};
+use nix::unistd::geteuid;
 
 use crate::runfile::{self, State, Watch};
 use crate::system::{self, MountEntry};
@@ -86,7 +86,7 @@ fn unmount(command: &Command) -> Result<(), String> {
     let entry = find(&command.mountpoint).map_err(|err| format!("{shown}: {err}"))?;
     let entry = entry.ok_or_else(|| format!("{shown} is not mounted as Ozone FS"))?;
     // Before the unmount: a good end removes it.
-    let watch = Watch::open(&runfile::path(owner(&entry), &entry.device));
+    let watch = Watch::open(&runfile::path(entry.owner(), &entry.device));
     let mut watch = watch.unwrap_or_else(|err| {
         eprintln!("umount.fuse.ozone: cannot wait for the mount process: {err}");
         None
@@ -118,12 +118,6 @@ fn find(path: &Path) -> io::Result<Option<MountEntry>> {
     }
     let source = path.to_string_lossy();
     Ok(system::mounts()?.into_iter().rfind(|entry| ours(entry) && entry.source == source))
-}
-
-/// Who mounted it.
-fn owner(entry: &MountEntry) -> Uid {
-    let user = entry.super_options.split(',').find_map(|option| option.strip_prefix("user_id="));
-    user.and_then(|user| user.parse().ok()).map_or(Uid::from_raw(0), Uid::from_raw)
 }
 
 fn detach(command: &Command, mountpoint: &Path) -> io::Result<()> {

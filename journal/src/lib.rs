@@ -27,7 +27,7 @@ use ozone_platform::Disk;
 
 use crate::state::{Core, Job};
 
-pub use crate::state::Metrics;
+pub use crate::state::{GROUP_SIZES, Metrics};
 
 /// Largest payload of one record, in bytes.
 pub const RECORD_MAX: u64 = format::RECORD_MAX;

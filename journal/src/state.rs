@@ -71,18 +71,31 @@ pub struct Metrics {
     pub records: u64,
     /// Payload of the records.
     pub bytes: u64,
+    /// Groups by the number of their records, see [`GROUP_SIZES`].
+    pub groups: [u64; GROUP_SIZES],
 }
+
+/// Group number `n` of [`Metrics::groups`] has at most 2ⁿ records and more than half of that; the last
+/// one has all the larger ones, too.
+pub const GROUP_SIZES: usize = 12;
 
 #[derive(Default)]
 pub(crate) struct Counters {
     pub fsyncs: AtomicU64,
     pub records: AtomicU64,
     pub bytes: AtomicU64,
+    pub groups: [AtomicU64; GROUP_SIZES],
     /// What a group took from write to durable lately, in nanoseconds; 0: none has been written.
     pub latency: AtomicU64,
 }
 
 impl Counters {
+    /// Notes how many records a durable group had.
+    pub fn grouped(&self, records: u64) {
+        let size = records.max(1).next_power_of_two().ilog2() as usize;
+        self.groups[size.min(GROUP_SIZES - 1)].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Notes what a group took: an average in which the last few count most.
     pub fn took(&self, time: Duration) {
         let took = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2).max(1);
@@ -348,6 +361,7 @@ impl Core {
             fsyncs: self.counters.fsyncs.load(Ordering::Relaxed),
             records: self.counters.records.load(Ordering::Relaxed),
             bytes: self.counters.bytes.load(Ordering::Relaxed),
+            groups: std::array::from_fn(|n| self.counters.groups[n].load(Ordering::Relaxed)),
         }
     }
 
@@ -456,6 +470,11 @@ mod tests {
     #[test]
     fn latency_follows_the_last_groups() {
         let counters = Counters::default();
+        for records in [1, 2, 3, 4, 5, 1 << 30] {
+            counters.grouped(records);
+        }
+        let groups = std::array::from_fn(|n| counters.groups[n].load(Ordering::Relaxed));
+        assert_eq!(groups, [1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
         let lately = || Duration::from_nanos(counters.latency.load(Ordering::Relaxed));
         counters.took(Duration::from_micros(100));
         assert_eq!(lately(), Duration::from_micros(100));

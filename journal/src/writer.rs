@@ -120,6 +120,7 @@ impl Writer {
         counters.bytes.fetch_add(group.payload(), Ordering::Relaxed);
         let waiting = group.into_waiting();
         counters.records.fetch_add(waiting.len() as u64, Ordering::Relaxed);
+        counters.grouped(waiting.len() as u64);
         for (done, position) in waiting {
             done(Ok(position));
         }

@@ -3,9 +3,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ozone_proto::metad_log::BucketUsage;
 use ozone_types::FsError;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -13,6 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::node::Node;
+use crate::tables::BUCKET_USAGE;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct MethodLabel {
@@ -115,8 +118,14 @@ impl Collector for Gauges {
         gauge("raft_applied", "Index of the last entry applied", raft.applied)?;
         gauge("raft_log_bytes", "Bytes of the Raft log", raft.log_bytes)?;
         gauge("raft_log_syncs", "Syncs of the Raft log since the start", raft.log_syncs)?;
+        gauge("raft_log_records", "Records of the Raft log since the start", raft.log_records)?;
         gauge("raft_checkpoint", "Index of the last checkpoint", raft.checkpoint)?;
         gauge("overlay_bytes", "Changes that no checkpoint holds", raft.overlay_bytes)?;
+        if let Ok(usage) = usage(&node) {
+            gauge("alive_bytes", "Bytes that extents of files cover", usage.bytes)?;
+            gauge("names", "Names in directories", usage.names)?;
+            gauge("inodes", "Inodes, deleted ones that are open included", usage.inodes)?;
+        }
         let leader = node.leader().ok();
         gauge("leader", "Whether this metad leads", leader.is_some().into())?;
         if let Some(leader) = leader {
@@ -134,6 +143,24 @@ impl Collector for Gauges {
             gauge("locks_held", "File locks held, ranges counted each", locks)?;
             gauge("lock_waiters", "Requests that wait for a lock", waiters)?;
         }
-        Ok(())
+        let name = "ozone_metad_raft_batch_entries";
+        let help = "Records of the Raft log that one sync made durable";
+        let mut batches = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let (sum, buckets) = (raft.log_records as f64, raft.batch_buckets());
+        let count = raft.log_batches.iter().sum();
+        batches.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
+}
+
+/// Of all buckets together. A row for each: cheap, as long as there are thousands of buckets, not
+/// millions.
+fn usage(node: &Node) -> std::io::Result<BucketUsage> {
+    let mut sum = BucketUsage::default();
+    for row in BUCKET_USAGE.all(&node.group.view()) {
+        let (_, usage) = row?;
+        sum.bytes += usage.bytes;
+        sum.names += usage.names;
+        sum.inodes += usage.inodes;
+    }
+    Ok(sum)
 }

@@ -6,6 +6,7 @@ mod cluster_client;
 mod completion;
 mod daemon;
 mod logging;
+mod look;
 mod mount;
 mod quickstart;
 mod settings;
@@ -33,8 +34,12 @@ enum Command {
     Containerd(daemon::ContainerdArgs),
     /// Run a block server (datanode's counterpart).
     Blockd(daemon::BlockdArgs),
-    /// Mount a bucket, in the foreground.
+    /// Mount a bucket, in the foreground; or `ozone mount info DIR`: show a mount.
     Mount(mount::MountArgs),
+    /// What a mount does: operations, latency, cache, bytes and queue, a line each second.
+    Stats(look::stats::StatsArgs),
+    /// Each operation of a mount as it is answered, with caller, error and time.
+    Accesslog(look::accesslog::AccessLogArgs),
     /// A whole cluster in one process on this machine, with a bucket, mounted.
     Quickstart(quickstart::QuickstartArgs),
     /// Volumes, buckets and keys, as in Apache Ozone.
@@ -59,6 +64,8 @@ fn main() -> ExitCode {
         Command::Containerd(args) => daemon::containerd(args),
         Command::Blockd(args) => daemon::blockd(args),
         Command::Mount(args) => mount::run(args),
+        Command::Stats(args) => look::stats::run(&args),
+        Command::Accesslog(args) => look::accesslog::run(&args),
         Command::Quickstart(args) => quickstart::run(args),
         Command::Sh(args) => sh::run(args),
         Command::Admin(args) => admin::run(args),

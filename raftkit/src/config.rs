@@ -87,6 +87,15 @@ pub struct GroupConfig {
     pub election_timeout: (Duration, Duration),
 }
 
+impl GroupStatus {
+    /// [`GroupStatus::log_batches`] as the buckets of a histogram.
+    pub fn batch_buckets(&self) -> Vec<(f64, u64)> {
+        let last = self.log_batches.len().saturating_sub(1);
+        let bound = |n: usize| if n < last { (1u64 << n) as f64 } else { f64::MAX };
+        self.log_batches.iter().enumerate().map(|(n, count)| (bound(n), *count)).collect()
+    }
+}
+
 impl GroupConfig {
     /// This node as the others see it.
     pub fn own_peer(&self) -> Peer {
@@ -140,6 +149,10 @@ pub struct GroupStatus {
     pub log_bytes: u64,
     /// Syncs of the log since the start: many entries share one.
     pub log_syncs: u64,
+    /// Records written since the start: entries, and now and then a vote or a truncation.
+    pub log_records: u64,
+    /// Syncs by how many records they made durable: number `n` at most 2ⁿ, the last one any more.
+    pub log_batches: Vec<u64>,
     /// Bytes of changes that no checkpoint holds yet.
     pub overlay_bytes: u64,
     /// Index of the entry that the last checkpoint holds, 0 if none.

@@ -312,6 +312,7 @@ impl<S: StateMachine> Inner<S> {
         };
         let index = |mark: Mark| mark.applied.map_or(0, |(_, index)| index);
         let log = self.log.range();
+        let (log_records, log_batches) = self.log.groups();
         GroupStatus {
             node: self.node,
             term,
@@ -322,6 +323,8 @@ impl<S: StateMachine> Inner<S> {
             log_last: log.end.saturating_sub(1),
             log_bytes: self.log.bytes(),
             log_syncs: self.log.syncs(),
+            log_records,
+            log_batches: log_batches.into(),
             overlay_bytes: self.store.overlay_bytes(),
             checkpoint: index(self.store.checkpoint_mark()),
             failed: self.failure.borrow().clone(),

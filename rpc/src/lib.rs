@@ -4,6 +4,7 @@
 pub mod daemon;
 pub mod http;
 pub mod leader;
+pub mod measure;
 pub mod net;
 pub mod runtime;
 pub mod token;

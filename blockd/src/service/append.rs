@@ -10,6 +10,7 @@ use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -147,7 +148,9 @@ impl AppendStream {
         };
         let (id, epoch) = (request.id, request.epoch);
         let answers = self.answers.clone();
+        let (seconds, begun) = (self.service.append_seconds.clone(), Instant::now());
         let reply = move |result: FsResult<Outcome>| {
+            seconds.0.observe(begun.elapsed().as_secs_f64());
             // Fails when the peer has gone; what is durable stays so.
             let _ = answers.send((to_reply(id, epoch, result), turn));
         };

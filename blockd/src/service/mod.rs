@@ -20,6 +20,7 @@ use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::metrics::Seconds;
 use crate::store::Store;
 use append::Replies;
 
@@ -56,6 +57,7 @@ pub struct Service {
     pub store: Arc<Store>,
     pub gate: Gate,
     pub stop: CancellationToken,
+    pub append_seconds: Seconds,
 }
 
 fn block_of(block: Option<common::BlockId>) -> FsResult<BlockId> {

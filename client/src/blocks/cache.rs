@@ -70,7 +70,6 @@ impl Default for State {
 
 impl Cache {
     /// Bytes held and on their way.
-    #[cfg(test)]
     pub fn bytes(&self) -> u64 {
         let state = self.state.lock();
         state.bytes + state.flying

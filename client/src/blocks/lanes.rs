@@ -1,6 +1,7 @@
 //! The real block servers: one long-lived Append stream to each, and unary reads.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,6 +20,8 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
 
 use super::Blockds;
+use crate::latency::Latency;
+use crate::look::Timings;
 
 /// Block servers over gRPC.
 pub struct GrpcBlockds {
@@ -26,6 +29,14 @@ pub struct GrpcBlockds {
     timeout: Duration,
     /// By address. Lock order: a leaf.
     lanes: Mutex<HashMap<String, mpsc::UnboundedSender<Append>>>,
+    latencies: Arc<Latencies>,
+}
+
+/// Of requests to all servers together.
+#[derive(Default)]
+struct Latencies {
+    append: Latency,
+    read: Latency,
 }
 
 struct Append {
@@ -37,7 +48,7 @@ impl GrpcBlockds {
     /// `timeout`: a server that acknowledges nothing for so long while appends wait has failed;
     /// so has one that does not answer a read.
     pub fn new(channels: Channels, timeout: Duration) -> Self {
-        GrpcBlockds { channels, timeout, lanes: Mutex::default() }
+        GrpcBlockds { channels, timeout, lanes: Mutex::default(), latencies: Arc::default() }
     }
 
     fn lane(&self, address: &str) -> mpsc::UnboundedSender<Append> {
@@ -64,9 +75,10 @@ impl Blockds for GrpcBlockds {
         let (done, answer) = oneshot::channel();
         // A lane that has just ended drops the append, and the answer says so.
         let _ = self.lane(&to.address).send(Append { request, done });
-        Box::pin(async move {
-            answer.await.unwrap_or_else(|_| Err(FsError::new(ErrorCode::ConnectionLost)))
-        })
+        let latencies = self.latencies.clone();
+        let answer =
+            async { answer.await.unwrap_or_else(|_| Err(FsError::new(ErrorCode::ConnectionLost))) };
+        Box::pin(async move { latencies.append.measure(answer).await })
     }
 
     fn read(
@@ -76,7 +88,8 @@ impl Blockds for GrpcBlockds {
     ) -> BoxFuture<'static, FsResult<ReadReply>> {
         let channel = self.channels.get(&from.address);
         let (address, limit) = (from.address.clone(), self.timeout);
-        Box::pin(async move {
+        let latencies = self.latencies.clone();
+        let read = async move {
             let mut client = client(channel?);
             match tokio::time::timeout(limit, client.read(request)).await {
                 Ok(Ok(reply)) => Ok(reply.into_inner()),
@@ -86,7 +99,19 @@ impl Blockds for GrpcBlockds {
                     Err(FsError::with(ErrorCode::Timeout, text))
                 }
             }
-        })
+        };
+        Box::pin(async move { latencies.read.measure(read).await })
+    }
+
+    fn timings(&self) -> Timings {
+        let of = |name: &str, latency: &Latency| (name.to_owned(), latency.timing());
+        [of("append", &self.latencies.append), of("read", &self.latencies.read)].into()
+    }
+
+    fn servers(&self) -> Vec<String> {
+        let mut servers: Vec<String> = self.lanes.lock().keys().cloned().collect();
+        servers.sort();
+        servers
     }
 }
 

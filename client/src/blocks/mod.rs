@@ -14,6 +14,8 @@ use ozone_proto::common::Replica;
 use ozone_types::limits::CHECKSUM_PIECE;
 use ozone_types::{BlockId, ErrorCode, FsError, FsResult};
 
+use crate::look::Timings;
+
 pub use lanes::GrpcBlockds;
 
 /// The seam to the block servers.
@@ -24,6 +26,14 @@ pub trait Blockds: Send + Sync {
     /// Reads without checking anything.
     fn read(&self, from: &Replica, request: ReadRequest)
     -> BoxFuture<'static, FsResult<ReadReply>>;
+    /// How long both took.
+    fn timings(&self) -> Timings {
+        Timings::new()
+    }
+    /// The addresses that were written to.
+    fn servers(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// CRC32C.

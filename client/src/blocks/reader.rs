@@ -140,7 +140,10 @@ async fn ask(
     };
     let blockd = replica.blockd_id().unwrap_or_default();
     match &answer {
-        Ok(_) => core.places.absolve(&blockd),
+        Ok(bytes) => {
+            core.metrics.fetched.inc_by(bytes.len() as u64);
+            core.places.absolve(&blockd);
+        }
         Err(err) => {
             tracing::warn!(%blockd, %err, "a replica cannot be read");
             match err.code() {

@@ -265,6 +265,10 @@ impl Files {
         }
     }
 
+    pub fn count(&self) -> usize {
+        self.map.lock().len()
+    }
+
     pub fn all(&self) -> Vec<Arc<File>> {
         self.map.lock().values().cloned().collect()
     }

@@ -43,6 +43,13 @@ const GRACE_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub struct Locks(Mutex<Inner>);
 
+impl Locks {
+    /// Requests that are not answered.
+    pub fn waiting(&self) -> usize {
+        self.0.lock().requests.len()
+    }
+}
+
 /// What a new stream begins with.
 pub struct Attached {
     /// To be sent before the Reclaims.

@@ -16,7 +16,7 @@ mod lock;
 mod stream;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ozone_platform::Clock;
@@ -45,6 +45,10 @@ pub struct Session {
     live: watch::Sender<Option<Live>>,
     /// Boot time in nanoseconds at which the lease counts as over.
     valid_until: AtomicU64,
+    /// Boot time in nanoseconds at which the last message was sent that metad has answered; 0: none.
+    heard: AtomicU64,
+    /// The stream is up.
+    attached: AtomicBool,
     renewed: Notify,
     /// An RPC was refused with SESSION_ENDED: the stream should find out.
     doubt: Notify,
@@ -57,6 +61,8 @@ impl Session {
             clock,
             live: watch::Sender::new(None),
             valid_until: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            attached: AtomicBool::new(false),
             renewed: Notify::new(),
             doubt: Notify::new(),
             goodbye: CancellationToken::new(),
@@ -109,6 +115,21 @@ impl Session {
         until.saturating_sub(self.clock.boottime())
     }
 
+    /// How long ago the last message was sent that metad has answered on the stream.
+    pub fn heard(&self) -> Option<Duration> {
+        let at = self.heard.load(Ordering::Relaxed);
+        (at != 0).then(|| self.clock.boottime().saturating_sub(Duration::from_nanos(at)))
+    }
+
+    /// Whether the stream is up, as far as this side knows.
+    pub fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Relaxed)
+    }
+
+    fn set_attached(&self, attached: bool) {
+        self.attached.store(attached, Ordering::Relaxed);
+    }
+
     /// A request of session `id` was refused because it has ended.
     pub fn report_ended(&self, id: u64) {
         if self.now().is_some_and(|live| live.id == id) {
@@ -139,6 +160,7 @@ impl Session {
     /// A renewal that was sent at `sent` has been answered.
     fn extend(&self, sent: Duration, lease: Duration) {
         let until = sent + lease - MARGIN.min(lease / 4);
+        self.heard.fetch_max(sent.as_nanos() as u64, Ordering::Relaxed);
         self.valid_until.fetch_max(until.as_nanos() as u64, Ordering::AcqRel);
         self.renewed.notify_waiters();
     }

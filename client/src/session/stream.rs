@@ -133,7 +133,10 @@ impl Keeper {
         }
         self.welcomed(&welcome, sent);
         let locks = self.core.attach_locks(self.id, welcome.reclaim);
-        (self.serve(&mut stream, &welcome, locks).await, true)
+        self.core.session.set_attached(true);
+        let over = self.serve(&mut stream, &welcome, locks).await;
+        self.core.session.set_attached(false);
+        (over, true)
     }
 
     async fn greet(&self, hello: Hello) -> Result<(SessionStream, Welcome), Over> {

@@ -4,6 +4,7 @@
 //! what a result tells the kernel in `reply`.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -17,12 +18,14 @@ use ozone_types::lock::FileLock;
 use ozone_types::{ErrorCode, FsResult};
 use tokio::runtime::Handle as Runtime;
 
-use super::answer::{Call, answer};
+use super::answer::{Asked, Call, answer};
+use super::arguments::{Setting, Shown};
 use super::asker::{Asker, asker};
 use super::convert::{self, COPY_MAX, Numbers, appends, open_mode, owned, rename_flags, time_set};
 use super::reply::{Listing, Reply, Then, View, Xattr};
 use super::session::negotiate;
 use super::write_budget::WriteBudget;
+use crate::look::{Looking, Operation, Outcome};
 use crate::vfs::{Backend, Batch, Changes, Handle, Vfs};
 use crate::watchdog::{Patience, signalled};
 
@@ -31,32 +34,48 @@ const WRITES_WAITING: usize = 32 << 20;
 
 pub(super) struct Adapter<B: Backend> {
     vfs: Arc<Vfs<B>>,
+    looking: Arc<Looking>,
     runtime: Runtime,
     numbers: Numbers,
     writes: Arc<WriteBudget>,
 }
 
 impl<B: Backend> Adapter<B> {
-    pub fn new(vfs: Arc<Vfs<B>>, runtime: Runtime, numbers: Numbers) -> Self {
-        Adapter { vfs, runtime, numbers, writes: WriteBudget::new(WRITES_WAITING) }
+    pub fn new(
+        vfs: Arc<Vfs<B>>,
+        looking: Arc<Looking>,
+        runtime: Runtime,
+        numbers: Numbers,
+    ) -> Self {
+        Adapter { vfs, looking, runtime, numbers, writes: WriteBudget::new(WRITES_WAITING) }
     }
 
-    fn call(&self, operation: &'static str, request: &Request, number: INodeNo) -> Call {
+    fn call(&self, operation: Operation, request: &Request, number: INodeNo) -> Call {
         let (inode, caller) = (self.numbers.inode(number), convert::caller(request));
         Call { operation, number, inode, caller, patience: Patience::UntilKilled }
     }
 
-    /// Runs an operation of the vfs and replies with its result: on this thread if it need not wait.
+    /// What the access log shows of a call beside its inode; while nobody reads it, nothing is done.
+    fn asked(&self, call: Call, arguments: fmt::Arguments<'_>) -> Running<'_, B> {
+        Running { adapter: self, asked: Asked::new(&self.looking, call, arguments) }
+    }
+
+    /// [`Running::run`] of a call that says it all.
     fn run<T, F>(&self, call: Call, reply: impl Reply<T>, operation: impl FnOnce(Arc<Vfs<B>>) -> F)
     where
         T: Send + 'static,
         F: Future<Output = FsResult<T>> + Send + 'static,
     {
-        let (numbers, vfs) = (self.numbers, self.vfs.clone());
-        answer(&self.runtime, call, operation(self.vfs.clone()), move |result| match result {
-            Ok(result) => reply.tell(&View { numbers, keep: &|attr| vfs.keep(attr) }, result),
-            Err(err) => reply.refuse(convert::errno(&err)),
-        });
+        self.asked(call, format_args!("")).run(reply, operation);
+    }
+
+    /// What is done at once and cannot fail.
+    fn at_once(&self, call: Call, handle: FileHandle, reply: ReplyEmpty, work: impl FnOnce()) {
+        let mut asked = Asked::new(&self.looking, call, format_args!("fh {}", handle.0));
+        let _context = self.runtime.enter();
+        work();
+        asked.answered(Outcome::default());
+        reply.ok();
     }
 
     /// readdir, and with `attrs` readdirplus.
@@ -66,8 +85,37 @@ impl<B: Backend> Adapter<B> {
     {
         let handle = Handle(handle.0);
         let reply = Listing { vfs: self.vfs.clone(), handle, reply };
-        self.run(call, reply, async move |vfs| {
-            vfs.readdir(call.inode, handle, offset, attrs).await
+        let asked = self.asked(call, format_args!("from {offset}, fh {}", handle.0));
+        asked.run(reply, async move |vfs| vfs.readdir(call.inode, handle, offset, attrs).await);
+    }
+}
+
+/// A call that is about to be run.
+struct Running<'a, B: Backend> {
+    adapter: &'a Adapter<B>,
+    asked: Asked,
+}
+
+impl<B: Backend> Running<'_, B> {
+    /// Runs an operation of the vfs and replies with its result: on this thread if it need not wait.
+    fn run<T, F>(self, reply: impl Reply<T>, operation: impl FnOnce(Arc<Vfs<B>>) -> F)
+    where
+        T: Send + 'static,
+        F: Future<Output = FsResult<T>> + Send + 'static,
+    {
+        let Running { adapter, asked } = self;
+        let (numbers, vfs) = (adapter.numbers, adapter.vfs.clone());
+        let operation = operation(adapter.vfs.clone());
+        answer(&adapter.runtime, asked, operation, move |asked, result| match result {
+            Ok(result) => {
+                asked.answered(reply.outcome(&result));
+                reply.tell(&View { numbers, keep: &|attr| vfs.keep(attr) }, result);
+            }
+            Err(err) => {
+                let errno = convert::errno(&err);
+                asked.answered(Outcome::error(errno.code()));
+                reply.refuse(errno);
+            }
         });
     }
 }
@@ -81,13 +129,15 @@ impl<B: Backend> Filesystem for Adapter<B> {
     // Names.
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (call, name) = (self.call("lookup", request, parent), owned(name));
-        self.run(call, reply, async move |vfs| match vfs.lookup(call.inode, &name).await {
-            Ok(attr) => Ok(Ok(attr)),
-            Err(err) if err.code() == ErrorCode::NotFound => {
-                Ok(Err(vfs.keep_absent(call.inode, &name)))
+        let (call, name) = (self.call(Operation::Lookup, request, parent), owned(name));
+        self.asked(call, format_args!("{}", Shown(&name))).run(reply, async move |vfs| {
+            match vfs.lookup(call.inode, &name).await {
+                Ok(attr) => Ok(Ok(attr)),
+                Err(err) if err.code() == ErrorCode::NotFound => {
+                    Ok(Err(vfs.keep_absent(call.inode, &name)))
+                }
+                Err(err) => Err(err),
             }
-            Err(err) => Err(err),
         });
     }
 
@@ -104,10 +154,11 @@ impl<B: Backend> Filesystem for Adapter<B> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let (call, name) = (self.call("mknod", request, parent), owned(name));
-        self.run(call, reply, async move |vfs| {
-            vfs.mknod(call.caller, call.inode, &name, mode, umask, rdev).await
-        });
+        let (call, name) = (self.call(Operation::Mknod, request, parent), owned(name));
+        self.asked(call, format_args!("{}, mode {mode:o}", Shown(&name)))
+            .run(reply, async move |vfs| {
+                vfs.mknod(call.caller, call.inode, &name, mode, umask, rdev).await
+            });
     }
 
     fn mkdir(
@@ -119,20 +170,23 @@ impl<B: Backend> Filesystem for Adapter<B> {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let (call, name) = (self.call("mkdir", request, parent), owned(name));
-        self.run(call, reply, async move |vfs| {
-            vfs.mkdir(call.caller, call.inode, &name, mode, umask).await
-        });
+        let (call, name) = (self.call(Operation::Mkdir, request, parent), owned(name));
+        self.asked(call, format_args!("{}, mode {mode:o}", Shown(&name)))
+            .run(reply, async move |vfs| {
+                vfs.mkdir(call.caller, call.inode, &name, mode, umask).await
+            });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (call, name) = (self.call("unlink", request, parent), owned(name));
-        self.run(call, reply, async move |vfs| vfs.unlink(call.inode, &name).await);
+        let (call, name) = (self.call(Operation::Unlink, request, parent), owned(name));
+        self.asked(call, format_args!("{}", Shown(&name)))
+            .run(reply, async move |vfs| vfs.unlink(call.inode, &name).await);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (call, name) = (self.call("rmdir", request, parent), owned(name));
-        self.run(call, reply, async move |vfs| vfs.rmdir(call.inode, &name).await);
+        let (call, name) = (self.call(Operation::Rmdir, request, parent), owned(name));
+        self.asked(call, format_args!("{}", Shown(&name)))
+            .run(reply, async move |vfs| vfs.rmdir(call.inode, &name).await);
     }
 
     fn symlink(
@@ -143,11 +197,12 @@ impl<B: Backend> Filesystem for Adapter<B> {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let (call, name) = (self.call("symlink", request, parent), owned(name));
+        let (call, name) = (self.call(Operation::Symlink, request, parent), owned(name));
         let target = owned(target.as_os_str());
-        self.run(call, reply, async move |vfs| {
-            vfs.symlink(call.caller, call.inode, &name, &target).await
-        });
+        self.asked(call, format_args!("{} -> {}", Shown(&name), Shown(&target)))
+            .run(reply, async move |vfs| {
+                vfs.symlink(call.caller, call.inode, &name, &target).await
+            });
     }
 
     fn rename(
@@ -160,12 +215,16 @@ impl<B: Backend> Filesystem for Adapter<B> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let (call, to) = (self.call("rename", request, parent), self.numbers.inode(new_parent));
+        let (call, to) =
+            (self.call(Operation::Rename, request, parent), self.numbers.inode(new_parent));
         let (name, new_name) = (owned(name), owned(new_name));
         let (how, whiteout) = rename_flags(flags);
-        self.run(call, reply, async move |vfs| {
-            vfs.rename(call.caller, call.inode, &name, to, &new_name, how, whiteout).await
-        });
+        self.asked(call, format_args!("{} to {} {}", Shown(&name), to.0, Shown(&new_name))).run(
+            reply,
+            async move |vfs| {
+                vfs.rename(call.caller, call.inode, &name, to, &new_name, how, whiteout).await
+            },
+        );
     }
 
     fn link(
@@ -176,13 +235,15 @@ impl<B: Backend> Filesystem for Adapter<B> {
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let (call, dir) = (self.call("link", request, number), self.numbers.inode(new_parent));
+        let (call, dir) =
+            (self.call(Operation::Link, request, number), self.numbers.inode(new_parent));
         let name = owned(new_name);
-        self.run(call, reply, async move |vfs| vfs.link(call.inode, dir, &name).await);
+        self.asked(call, format_args!("as {} {}", dir.0, Shown(&name)))
+            .run(reply, async move |vfs| vfs.link(call.inode, dir, &name).await);
     }
 
     fn opendir(&self, request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let call = self.call("opendir", request, number);
+        let call = self.call(Operation::Opendir, request, number);
         self.run(call, reply, async move |vfs| vfs.opendir(call.inode).await);
     }
 
@@ -194,7 +255,7 @@ impl<B: Backend> Filesystem for Adapter<B> {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.list(self.call("readdir", request, number), handle, offset, false, reply);
+        self.list(self.call(Operation::Readdir, request, number), handle, offset, false, reply);
     }
 
     fn readdirplus(
@@ -205,20 +266,19 @@ impl<B: Backend> Filesystem for Adapter<B> {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.list(self.call("readdirplus", request, number), handle, offset, true, reply);
+        self.list(self.call(Operation::Readdirplus, request, number), handle, offset, true, reply);
     }
 
     fn releasedir(
         &self,
-        _request: &Request,
-        _number: INodeNo,
+        request: &Request,
+        number: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        let _context = self.runtime.enter();
-        self.vfs.releasedir(Handle(handle.0));
-        reply.ok();
+        let call = self.call(Operation::Releasedir, request, number);
+        self.at_once(call, handle, reply, || self.vfs.releasedir(Handle(handle.0)));
     }
 
     fn fsyncdir(
@@ -229,7 +289,7 @@ impl<B: Backend> Filesystem for Adapter<B> {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let call = self.call("fsyncdir", request, number);
+        let call = self.call(Operation::Fsyncdir, request, number);
         self.run(call, reply, async move |vfs| vfs.fsyncdir(call.inode).await);
     }
 
@@ -242,7 +302,7 @@ impl<B: Backend> Filesystem for Adapter<B> {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        let call = self.call("getattr", request, number);
+        let call = self.call(Operation::Getattr, request, number);
         self.run(call, reply, async move |vfs| vfs.getattr(call.inode).await);
     }
 
@@ -267,17 +327,18 @@ impl<B: Backend> Filesystem for Adapter<B> {
         let (atime, mtime) = (atime.map(time_set), mtime.map(time_set));
         let ctime = ctime.map(TimeOrNow::SpecificTime).map(time_set);
         let changes = Changes { mode, uid, gid, size, atime, mtime, ctime };
-        let call = self.call("setattr", request, number);
-        self.run(call, reply, async move |vfs| vfs.setattr(call.caller, call.inode, changes).await);
+        let call = self.call(Operation::Setattr, request, number);
+        self.asked(call, format_args!("{}", Setting(&changes)))
+            .run(reply, async move |vfs| vfs.setattr(call.caller, call.inode, changes).await);
     }
 
     fn readlink(&self, request: &Request, number: INodeNo, reply: ReplyData) {
-        let call = self.call("readlink", request, number);
+        let call = self.call(Operation::Readlink, request, number);
         self.run(call, reply, async move |vfs| vfs.readlink(call.inode).await);
     }
 
     fn statfs(&self, request: &Request, number: INodeNo, reply: ReplyStatfs) {
-        let call = self.call("statfs", request, number);
+        let call = self.call(Operation::Statfs, request, number);
         self.run(call, reply, async move |vfs| vfs.statfs().await);
     }
 
@@ -285,8 +346,9 @@ impl<B: Backend> Filesystem for Adapter<B> {
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (mode, append) = (open_mode(flags), appends(flags));
-        let call = self.call("open", request, number);
-        self.run(call, reply, async move |vfs| vfs.open(call.inode, mode, append).await);
+        let call = self.call(Operation::Open, request, number);
+        self.asked(call, format_args!("flags {:#o}", flags.0))
+            .run(reply, async move |vfs| vfs.open(call.inode, mode, append).await);
     }
 
     fn create(
@@ -299,12 +361,15 @@ impl<B: Backend> Filesystem for Adapter<B> {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (call, name) = (self.call("create", request, parent), owned(name));
+        let (call, name) = (self.call(Operation::Create, request, parent), owned(name));
         let append = appends(OpenFlags(flags));
-        self.run(call, reply, async move |vfs| {
-            let made = vfs.create(call.caller, call.inode, &name, mode, umask, append).await;
-            made.map_err(|err| convert::lost_race(err, flags))
-        });
+        self.asked(call, format_args!("{}, mode {mode:o}, flags {flags:#o}", Shown(&name))).run(
+            reply,
+            async move |vfs| {
+                let made = vfs.create(call.caller, call.inode, &name, mode, umask, append).await;
+                made.map_err(|err| convert::lost_race(err, flags))
+            },
+        );
     }
 
     fn read(
@@ -320,8 +385,9 @@ impl<B: Backend> Filesystem for Adapter<B> {
     ) {
         let (handle, vfs) = (Handle(handle.0), self.vfs.clone());
         let reply = Then(reply, move || vfs.replied(handle, offset, size));
-        let call = self.call("read", request, number);
-        self.run(call, reply, async move |vfs| vfs.read(handle, offset, size).await);
+        let call = self.call(Operation::Read, request, number);
+        self.asked(call, format_args!("{size} at {offset}, fh {}", handle.0))
+            .run(reply, async move |vfs| vfs.read(handle, offset, size).await);
     }
 
     fn write(
@@ -346,12 +412,15 @@ impl<B: Backend> Filesystem for Adapter<B> {
         };
         let vfs = self.vfs.clone();
         let reply = Then(reply, move || vfs.replied(handle, offset, len));
-        let call = Call { patience, ..self.call("write", request, number) };
-        self.run(call, reply, async move |vfs| {
-            let written = vfs.write(write).await;
-            drop(room);
-            written
-        });
+        let call = Call { patience, ..self.call(Operation::Write, request, number) };
+        self.asked(call, format_args!("{len} at {offset}, fh {}", handle.0)).run(
+            reply,
+            async move |vfs| {
+                let written = vfs.write(write).await;
+                drop(room);
+                written
+            },
+        );
     }
 
     fn flush(
@@ -362,8 +431,9 @@ impl<B: Backend> Filesystem for Adapter<B> {
         owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let call = self.call("flush", request, number);
-        self.run(call, reply, async move |vfs| vfs.flush(Handle(handle.0), owner.0).await);
+        let call = self.call(Operation::Flush, request, number);
+        self.asked(call, format_args!("fh {}", handle.0))
+            .run(reply, async move |vfs| vfs.flush(Handle(handle.0), owner.0).await);
     }
 
     fn fsync(
@@ -374,23 +444,23 @@ impl<B: Backend> Filesystem for Adapter<B> {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let call = self.call("fsync", request, number);
-        self.run(call, reply, async move |vfs| vfs.fsync(Handle(handle.0)).await);
+        let call = self.call(Operation::Fsync, request, number);
+        self.asked(call, format_args!("fh {}", handle.0))
+            .run(reply, async move |vfs| vfs.fsync(Handle(handle.0)).await);
     }
 
     fn release(
         &self,
-        _request: &Request,
-        _number: INodeNo,
+        request: &Request,
+        number: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let _context = self.runtime.enter();
-        self.vfs.release(Handle(handle.0));
-        reply.ok();
+        let call = self.call(Operation::Release, request, number);
+        self.at_once(call, handle, reply, || self.vfs.release(Handle(handle.0)));
     }
 
     fn fallocate(
@@ -403,12 +473,13 @@ impl<B: Backend> Filesystem for Adapter<B> {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let (call, handle) = (self.call("fallocate", request, number), Handle(handle.0));
+        let (call, handle) = (self.call(Operation::Fallocate, request, number), Handle(handle.0));
         // Both are loff_t in the kernel: the sum fits.
         let range = offset..offset.saturating_add(length);
-        self.run(call, reply, async move |vfs| {
-            vfs.fallocate(call.caller, handle, range, convert::allocate(mode)?).await
-        });
+        self.asked(call, format_args!("{length} at {offset}, mode {mode:#x}, fh {}", handle.0))
+            .run(reply, async move |vfs| {
+                vfs.fallocate(call.caller, handle, range, convert::allocate(mode)?).await
+            });
     }
 
     fn lseek(
@@ -420,11 +491,14 @@ impl<B: Backend> Filesystem for Adapter<B> {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let (call, handle) = (self.call("lseek", request, number), Handle(handle.0));
-        self.run(call, reply, async move |vfs| {
-            let (offset, what) = convert::seek(offset, whence)?;
-            vfs.lseek(handle, offset, what).await
-        });
+        let (call, handle) = (self.call(Operation::Lseek, request, number), Handle(handle.0));
+        self.asked(call, format_args!("{offset}, whence {whence}, fh {}", handle.0)).run(
+            reply,
+            async move |vfs| {
+                let (offset, what) = convert::seek(offset, whence)?;
+                vfs.lseek(handle, offset, what).await
+            },
+        );
     }
 
     fn copy_file_range(
@@ -441,8 +515,12 @@ impl<B: Backend> Filesystem for Adapter<B> {
         reply: ReplyWrite,
     ) {
         let (from, to, len) = (Handle(from.0), Handle(to.0), len.min(COPY_MAX));
-        let call = self.call("copy_file_range", request, from_number);
-        self.run(call, reply, async move |vfs| {
+        let call = self.call(Operation::CopyFileRange, request, from_number);
+        self.asked(
+            call,
+            format_args!("{len} at {from_offset}, fh {} to fh {} at {to_offset}", from.0, to.0),
+        )
+        .run(reply, async move |vfs| {
             let done =
                 vfs.copy_file_range(call.caller, from, from_offset, to, to_offset, len).await?;
             Ok(done as u32) // at most COPY_MAX
@@ -461,10 +539,13 @@ impl<B: Backend> Filesystem for Adapter<B> {
         pid: u32,
         reply: ReplyLock,
     ) {
-        let (call, handle) = (self.call("getlk", request, number), Handle(handle.0));
-        self.run(call, reply, async move |vfs| {
-            vfs.getlk(handle, convert::lock(owner, (start, end), kind, pid)?).await
-        });
+        let (call, handle) = (self.call(Operation::Getlk, request, number), Handle(handle.0));
+        self.asked(call, format_args!("{start} to {end}, type {kind}, fh {}", handle.0)).run(
+            reply,
+            async move |vfs| {
+                vfs.getlk(handle, convert::lock(owner, (start, end), kind, pid)?).await
+            },
+        );
     }
 
     fn setlk(
@@ -480,8 +561,12 @@ impl<B: Backend> Filesystem for Adapter<B> {
         sleep: bool,
         reply: ReplyEmpty,
     ) {
-        let (call, handle) = (self.call("setlk", request, number), Handle(handle.0));
-        self.run(call, reply, async move |vfs| {
+        let (call, handle) = (self.call(Operation::Setlk, request, number), Handle(handle.0));
+        self.asked(
+            call,
+            format_args!("{start} to {end}, type {kind}, wait {sleep}, fh {}", handle.0),
+        )
+        .run(reply, async move |vfs| {
             let tid = call.caller.tid;
             let (asker, lock) = (asker(tid).await, convert::lock(owner, (start, end), kind, pid)?);
             let process = asker == Asker::Process;
@@ -520,12 +605,16 @@ impl<B: Backend> Filesystem for Adapter<B> {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (call, name) = (self.call("setxattr", request, number), owned(name).into());
+        let (call, name) =
+            (self.call(Operation::Setxattr, request, number), Bytes::from(owned(name)));
         let value = Bytes::copy_from_slice(value);
-        self.run(call, reply, async move |vfs| {
-            let mode = convert::xattr_mode(flags)?;
-            vfs.setxattr(call.caller, call.inode, name, value, mode).await
-        });
+        self.asked(call, format_args!("{}, {} bytes", Shown(&name), value.len())).run(
+            reply,
+            async move |vfs| {
+                let mode = convert::xattr_mode(flags)?;
+                vfs.setxattr(call.caller, call.inode, name, value, mode).await
+            },
+        );
     }
 
     fn getxattr(
@@ -536,18 +625,21 @@ impl<B: Backend> Filesystem for Adapter<B> {
         room: u32,
         reply: ReplyXattr,
     ) {
-        let (call, name) = (self.call("getxattr", request, number), owned(name));
+        let (call, name) = (self.call(Operation::Getxattr, request, number), owned(name));
         let reply = Xattr { room, reply };
-        self.run(call, reply, async move |vfs| vfs.getxattr(call.inode, &name).await);
+        self.asked(call, format_args!("{}", Shown(&name)))
+            .run(reply, async move |vfs| vfs.getxattr(call.inode, &name).await);
     }
 
     fn listxattr(&self, request: &Request, number: INodeNo, room: u32, reply: ReplyXattr) {
-        let (call, reply) = (self.call("listxattr", request, number), Xattr { room, reply });
+        let (call, reply) =
+            (self.call(Operation::Listxattr, request, number), Xattr { room, reply });
         self.run(call, reply, async move |vfs| vfs.listxattr(call.caller, call.inode).await);
     }
 
     fn removexattr(&self, request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (call, name) = (self.call("removexattr", request, number), owned(name));
-        self.run(call, reply, async move |vfs| vfs.removexattr(call.inode, &name).await);
+        let (call, name) = (self.call(Operation::Removexattr, request, number), owned(name));
+        self.asked(call, format_args!("{}", Shown(&name)))
+            .run(reply, async move |vfs| vfs.removexattr(call.inode, &name).await);
     }
 }

@@ -1,21 +1,26 @@
-//! Runs an operation and sees to it that its reply is sent, once, whatever happens.
+//! Runs an operation and sees to it that its reply is sent, once, whatever happens; and that it is
+//! counted.
 
+use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use fuser::INodeNo;
 use futures::FutureExt;
-use ozone_types::{ErrorCode, FsError, FsResult, InodeId};
+use ozone_types::{ErrorCode, FsError, FsResult, InodeId, Timestamp};
 use tokio::runtime::Handle;
 
+use crate::look::{Looking, Note, Operation, Outcome};
 use crate::vfs::Request;
 use crate::watchdog::{Patience, watched};
 
 /// What every request begins with: what is asked, of which inode, by whom.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
-    pub operation: &'static str,
+    pub operation: Operation,
     /// The inode's number in the kernel; this is what programs see, so it is logged.
     pub number: INodeNo,
     pub inode: InodeId,
@@ -23,17 +28,70 @@ pub(super) struct Call {
     pub patience: Patience,
 }
 
-/// Runs `operation` and passes its result to `done`, which replies.
+/// A call while it is looked at: from when it was read until it is answered.
+pub(super) struct Asked {
+    pub call: Call,
+    looking: Arc<Looking>,
+    begun: Instant,
+    /// For the access log, while somebody reads it.
+    told: Option<Told>,
+    /// It could not be answered at once.
+    waits: bool,
+}
+
+/// What only the access log wants to know.
+struct Told {
+    at: Timestamp,
+    arguments: Box<str>,
+}
+
+impl Asked {
+    /// `arguments` are looked at only while somebody reads the access log.
+    pub fn new(looking: &Arc<Looking>, call: Call, arguments: fmt::Arguments<'_>) -> Self {
+        let told = looking
+            .is_listening()
+            .then(|| Told { at: looking.clock().wall(), arguments: arguments.to_string().into() });
+        Asked { call, looking: looking.clone(), begun: Instant::now(), told, waits: false }
+    }
+
+    /// Counts it, and tells who listens. Comes before the reply, so that a program that has been
+    /// answered is seen.
+    pub fn answered(&mut self, outcome: Outcome) {
+        let (call, took) = (self.call, self.begun.elapsed());
+        self.looking.answered(call.operation, took, outcome);
+        let Some(Told { at: began, arguments }) = self.told.take() else { return };
+        let Request { uid, gid, tid } = call.caller;
+        let (operation, inode) = (call.operation, call.inode.0);
+        let note = Note { began, operation, inode, arguments, uid, gid, tid, outcome, took };
+        self.looking.tell(note);
+    }
+
+    fn waits(&mut self) {
+        self.looking.waits(self.call.operation);
+        self.waits = true;
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.waits {
+            self.looking.waits_no_more(self.call.operation);
+        }
+    }
+}
+
+/// Runs `operation` and passes its result to `done`, which has it counted and replies.
 ///
 /// What the caches can answer is answered on this thread, the one that read the request: no task, no
 /// switch. What has to wait goes on as a task of `runtime`, watched: its caller's death is answered
 /// with INTERRUPTED and the operation dropped. A panic in the operation is an I/O error to its caller.
 pub(super) fn answer<T: Send + 'static>(
     runtime: &Handle,
-    call: Call,
+    mut asked: Asked,
     operation: impl Future<Output = FsResult<T>> + Send + 'static,
-    done: impl FnOnce(FsResult<T>) + Send + 'static,
+    done: impl FnOnce(&mut Asked, FsResult<T>) + Send + 'static,
 ) {
+    let call = asked.call;
     let mut operation = Box::pin(operation);
     let context = runtime.enter();
     // A future may be moved to another task between two polls; it is polled there at once, so that no
@@ -42,31 +100,32 @@ pub(super) fn answer<T: Send + 'static>(
     match catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(&mut nobody))) {
         Ok(Poll::Ready(result)) => {
             log(call, &result);
-            done(result);
+            done(&mut asked, result);
         }
         Ok(Poll::Pending) => {
+            asked.waits();
             runtime.spawn(async move {
                 let watched = AssertUnwindSafe(watched(call.caller.tid, call.patience, operation));
                 let result = watched.catch_unwind().await.unwrap_or_else(|_| Err(panicked(call)));
                 log(call, &result);
-                done(result);
+                done(&mut asked, result);
             });
         }
-        Err(_) => done(Err(panicked(call))),
+        Err(_) => done(&mut asked, Err(panicked(call))),
     }
     drop(context);
 }
 
 /// What was wrong has been said by the panic itself.
 fn panicked(call: Call) -> FsError {
-    tracing::error!(operation = call.operation, inode = call.number.0, "panicked");
+    tracing::error!(operation = call.operation.name(), inode = call.number.0, "panicked");
     ErrorCode::Io.into()
 }
 
 /// A refusal is what programs expect now and then; what else goes wrong is for the operator.
 fn log<T>(call: Call, result: &FsResult<T>) {
     let Err(err) = result else { return };
-    let (operation, inode) = (call.operation, call.number.0);
+    let (operation, inode) = (call.operation.name(), call.number.0);
     match err.code() {
         ErrorCode::Io
         | ErrorCode::Corrupt
@@ -88,7 +147,7 @@ mod tests {
     use super::*;
 
     const CALL: Call = Call {
-        operation: "test",
+        operation: Operation::Read,
         number: INodeNo(1),
         inode: InodeId(77),
         caller: Request { uid: 0, gid: 0, tid: 0 },
@@ -102,8 +161,10 @@ mod tests {
     {
         let (reply, answered) = oneshot::channel();
         let runtime = Handle::current();
+        let looking = Looking::new(ozone_platform::real_clock());
+        let asked = Asked::new(&looking, CALL, format_args!(""));
         std::thread::spawn(move || {
-            answer(&runtime, CALL, operation, |result| {
+            answer(&runtime, asked, operation, |_, result| {
                 let _ = reply.send((std::thread::current().id(), result));
             });
             std::thread::current().id()

@@ -4,6 +4,7 @@
 
 mod adapter;
 mod answer;
+mod arguments;
 mod asker;
 mod convert;
 mod kernel;

@@ -53,7 +53,8 @@ impl Mount {
             allow_other,
         });
         let (vfs_too, handle) = (vfs.clone(), runtime.handle().clone());
-        let session = Session::start(vfs_too, handle, device.unwrap(), 2).unwrap();
+        let looking = crate::look::Looking::new(ozone_platform::real_clock());
+        let session = Session::start(vfs_too, looking, handle, device.unwrap(), 2).unwrap();
         let kernel = session.kernel();
         vfs.set_page_cache(kernel.clone());
         let served = Some(std::thread::spawn(move || session.run().unwrap()));

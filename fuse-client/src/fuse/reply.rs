@@ -16,6 +16,7 @@ use ozone_types::limits::NAME_MAX;
 use ozone_types::lock::FileLock;
 
 use super::convert::{Numbers, STATFS_BLOCK, Space, file_type, lock_type, name_list, open_flags};
+use crate::look::Outcome;
 use crate::vfs::{Backend, Batch, Data, Handle, Opened, Vfs};
 
 /// Inode numbers are never used again.
@@ -80,6 +81,11 @@ refuse! {
 /// A reply object for the operations that answer with `T`.
 pub(super) trait Reply<T>: Refuse {
     fn tell(self, view: &View<'_>, answer: T);
+
+    /// What the answer means to who counts: [`Reply::tell`] may yet refuse.
+    fn outcome(&self, _answer: &T) -> Outcome {
+        Outcome::default()
+    }
 }
 
 impl Reply<()> for ReplyEmpty {
@@ -103,6 +109,10 @@ impl Reply<Result<Attr, Duration>> for ReplyEntry {
             Err(absent) => self.entry(&absent, &NO_INODE, GENERATION),
         }
     }
+
+    fn outcome(&self, found: &Result<Attr, Duration>) -> Outcome {
+        found.as_ref().map_or_else(|_| Outcome::error(libc::ENOENT), |_| Outcome::default())
+    }
 }
 
 impl Reply<Attr> for ReplyAttr {
@@ -123,11 +133,19 @@ impl Reply<Data> for ReplyData {
     fn tell(self, _view: &View<'_>, data: Data) {
         self.data(&data.contiguous());
     }
+
+    fn outcome(&self, data: &Data) -> Outcome {
+        Outcome::bytes(data.len() as u64)
+    }
 }
 
 impl Reply<u32> for ReplyWrite {
     fn tell(self, _view: &View<'_>, len: u32) {
         self.written(len);
+    }
+
+    fn outcome(&self, len: &u32) -> Outcome {
+        Outcome::bytes((*len).into())
     }
 }
 
@@ -190,6 +208,15 @@ impl<R: Refuse> Refuse for Xattr<R> {
     }
 }
 
+impl<R> Xattr<R> {
+    fn fits(&self, len: usize) -> Outcome {
+        match self.room == 0 || len <= self.room as usize {
+            true => Outcome::default(),
+            false => Outcome::error(libc::ERANGE),
+        }
+    }
+}
+
 /// getxattr.
 impl<R: XattrReply> Reply<Bytes> for Xattr<R> {
     fn tell(self, _view: &View<'_>, value: Bytes) {
@@ -200,12 +227,21 @@ impl<R: XattrReply> Reply<Bytes> for Xattr<R> {
             _ => self.reply.data(&value),
         }
     }
+
+    fn outcome(&self, value: &Bytes) -> Outcome {
+        self.fits(value.len())
+    }
 }
 
 /// listxattr.
 impl<R: XattrReply> Reply<Vec<Bytes>> for Xattr<R> {
     fn tell(self, view: &View<'_>, names: Vec<Bytes>) {
         self.tell(view, name_list(&names));
+    }
+
+    fn outcome(&self, names: &Vec<Bytes>) -> Outcome {
+        // Each with the NUL behind it.
+        self.fits(names.iter().map(|name| name.len() + 1).sum())
     }
 }
 
@@ -238,6 +274,10 @@ impl<T, R: Reply<T>, F: FnOnce() + Send + 'static> Reply<T> for Then<R, F> {
     fn tell(self, view: &View<'_>, answer: T) {
         self.0.tell(view, answer);
         self.1();
+    }
+
+    fn outcome(&self, answer: &T) -> Outcome {
+        self.0.outcome(answer)
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::adapter::Adapter;
 use super::convert::Numbers;
 use super::kernel::Kernel;
+use crate::look::Looking;
 use crate::vfs::{Backend, Vfs};
 
 /// Largest READ and WRITE.
@@ -30,6 +31,7 @@ impl<B: Backend> Session<B> {
     /// becomes memory as the largest request needs: 1 MiB.
     pub fn start(
         vfs: Arc<Vfs<B>>,
+        looking: Arc<Looking>,
         runtime: Handle,
         device: OwnedFd,
         readers: usize,
@@ -37,7 +39,7 @@ impl<B: Backend> Session<B> {
         let numbers = Numbers { root: vfs.root() };
         let mut config = Config::default();
         config.n_threads = Some(readers);
-        let adapter = Adapter::new(vfs, runtime, numbers);
+        let adapter = Adapter::new(vfs, looking, runtime, numbers);
         let session = fuser::Session::from_fd(adapter, device, SessionACL::All, config)?;
         Ok(Session { session, numbers })
     }

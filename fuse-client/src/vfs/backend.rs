@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ozone_client::look::Look;
 use ozone_client::{
     Allocate, Client, DirPage, Kernel, LockWait, NewNode, OpenDir, OpenFile, OpenMode, RenameFlags,
     Seek, SetAttr, SetXattr, StatFs,
 };
 use ozone_types::lock::{FileLock, LockFamily, LockRange};
 use ozone_types::{Attr, FileName, FsResult, InodeId};
+use prometheus_client::registry::Registry;
 
 /// The operations of [`ozone_client::Client`], with their meaning and errors as described there.
 /// Every future may be dropped at any point.
@@ -110,6 +112,10 @@ pub trait Backend: Send + Sync + 'static {
     fn sync_all(&self) -> impl Answer<()>;
     /// Stores everything and ends the session. Errors: data were lost, and no handle has told.
     fn shutdown(&self) -> impl Answer<()>;
+    /// How it stands. Waits for nobody.
+    fn look(&self) -> Look;
+    /// Its metrics.
+    fn registry(&self) -> Registry;
 }
 
 /// The future of a result.
@@ -350,5 +356,13 @@ impl Backend for Client {
 
     fn shutdown(&self) -> impl Answer<()> {
         self.shutdown()
+    }
+
+    fn look(&self) -> Look {
+        self.look()
+    }
+
+    fn registry(&self) -> Registry {
+        self.registry()
     }
 }

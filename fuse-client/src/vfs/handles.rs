@@ -41,6 +41,10 @@ impl<T> Table<T> {
         self.open.write().remove(&handle.0)
     }
 
+    pub fn len(&self) -> usize {
+        self.open.read().len()
+    }
+
     /// Whether any value passes.
     pub fn any(&self, test: impl Fn(&T) -> bool) -> bool {
         self.open.read().values().any(|value| test(value))

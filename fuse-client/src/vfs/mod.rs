@@ -121,6 +121,11 @@ impl<B: Backend> Vfs<B> {
         self.root
     }
 
+    /// How many handles of files and of directories are open.
+    pub fn open_handles(&self) -> (usize, usize) {
+        (self.files.len(), self.dirs.len())
+    }
+
     /// Drops pages behind a reply, from a thread that may wait for them.
     fn forget_pages_later(&self, inode: InodeId, offset: u64, len: u64) {
         if let Some(cache) = self.page_cache.get().cloned() {

@@ -8,6 +8,10 @@ use super::{Backend, Handle, Vfs};
 pub struct Data(Vec<Bytes>);
 
 impl Data {
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
     /// The bytes in one piece. Copies only where they lie in several blocks or cache chunks.
     pub fn contiguous(mut self) -> Bytes {
         if self.0.len() <= 1 {

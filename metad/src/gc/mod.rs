@@ -151,12 +151,13 @@ async fn run<W: Worker>(mut worker: W, place: Workplace) {
 
 /// A failure that lasts is logged once.
 fn note<W: Worker>(place: &Workplace, result: &FsResult<(Progress, u64)>) {
-    let label = WorkerLabel { worker: W::NAME };
+    let (label, metrics) = (WorkerLabel { worker: W::NAME }, &place.node.metrics);
+    // Also where it is 0, so that the first failure is seen as a change.
+    let done = result.as_ref().map_or(0, |(_, done)| *done);
+    metrics.work_done.get_or_create(&label).inc_by(done);
+    metrics.work_failed.get_or_create(&label).inc_by(u64::from(result.is_err()));
     match result {
         Ok((_, done)) => {
-            if *done > 0 {
-                place.node.metrics.work_done.get_or_create(&label).inc_by(*done);
-            }
             place.leader.workers.update(W::NAME, |status| {
                 status.steps += 1;
                 status.done += done;
@@ -166,7 +167,6 @@ fn note<W: Worker>(place: &Workplace, result: &FsResult<(Progress, u64)>) {
             });
         }
         Err(err) => {
-            place.node.metrics.work_failed.get_or_create(&label).inc();
             place.leader.workers.update(W::NAME, |status| {
                 status.steps += 1;
                 if status.failing.replace(err.to_string()).is_none() {

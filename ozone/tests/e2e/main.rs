@@ -14,6 +14,7 @@ mod fsx;
 mod harness;
 mod helper;
 mod locks;
+mod looking;
 mod namespaces;
 mod pjdfstest;
 mod posix;

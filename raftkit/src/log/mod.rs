@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use ozone_journal::{Journal, Position};
+use ozone_journal::{GROUP_SIZES, Journal, Position};
 use ozone_platform::Disk;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -98,6 +98,12 @@ impl LogStore {
     /// Syncs since the log was opened.
     pub fn syncs(&self) -> u64 {
         self.inner.journal.metrics().fsyncs
+    }
+
+    /// Records since the log was opened, and the groups in which they were synced, by size.
+    pub fn groups(&self) -> (u64, [u64; GROUP_SIZES]) {
+        let metrics = self.inner.journal.metrics();
+        (metrics.records, metrics.groups)
     }
 
     /// Tells whether this member is the whole group.
