@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::Stream;
 use ozone_proto::metad::metad_client::MetadClient;
 use ozone_proto::metad::*;
-use ozone_rpc::{Channels, LeaderClient, Retry};
+use ozone_rpc::{Channels, LeaderClient, Retry, answered};
 use ozone_types::limits::MESSAGE_MAX;
 use ozone_types::{ErrorCode, FsError, FsResult};
 use parking_lot::Mutex;
@@ -47,9 +47,9 @@ macro_rules! rpcs {
             $(async fn $name(&self, request: $request) -> FsResult<$reply> {
                 let call = |channel| {
                     let request = request.clone();
-                    async move { client(channel).$name(request).await }
+                    async move { answered(client(channel).$name(request).await, TOO_FEW) }
                 };
-                self.leader.call($retry, call).await
+                self.leader.call($retry, call).await?
             })*
         }
     };
@@ -57,6 +57,8 @@ macro_rules! rpcs {
 
 /// Reads and everything that may be repeated.
 const AGAIN: Retry = Retry { deadline: Duration::MAX, attempt: ATTEMPT, idempotent: true };
+/// For whoever asks for blocks: it may do with servers that it wanted to avoid.
+const TOO_FEW: Option<ErrorCode> = Some(ErrorCode::NoServers);
 /// Changes: the queue must know when one may have been executed.
 const ONCE: Retry = Retry { deadline: ATTEMPT, attempt: ATTEMPT, idempotent: false };
 

@@ -1,6 +1,7 @@
 //! Names and attributes. Reads ask metad; changes are entries of the queue, made before they are
 //! answered, behind the data that they must not overtake.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,7 +174,8 @@ impl Core {
             entries: entries.into_iter().collect::<FsResult<_>>()?,
             end: reply.end,
             parent: InodeId(reply.parent),
-            last_cookie: reply.last_cookie,
+            // A metad of the time before it told has no cookie 0 either.
+            last_cookie: NonZeroU64::new(reply.last_cookie).map_or(u64::MAX, NonZeroU64::get),
         })
     }
 

@@ -12,7 +12,7 @@
 //! then DEAD: it must be able to come back from a restart of everything without its containers being
 //! closed meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ozone_proto::containerd::DiskUsage;
@@ -198,12 +198,22 @@ impl Blockds {
 
     /// Whether new containers, and new blocks in open ones, may go there.
     pub fn usable(&self, id: BlockdId, now: Duration) -> bool {
+        self.well(id, now) && self.nodes.get(&id).is_some_and(|node| node.free() > 0)
+    }
+
+    fn well(&self, id: BlockdId, now: Duration) -> bool {
+        let state = self.state(id, now);
         self.nodes.get(&id).is_some_and(|node| {
-            node.heard.is_some()
-                && !node.suspect
-                && self.state(id, now) == NodeState::Healthy
-                && node.free() > 0
+            node.heard.is_some() && !node.suspect && state == NodeState::Healthy
         })
+    }
+
+    /// Those that only lack the space for a new container.
+    pub fn full(&self, now: Duration) -> BTreeSet<BlockdId> {
+        let works = |node: &Node| node.disks.iter().any(|d| d.failed.is_empty());
+        let short = |node: &Node| works(node) && node.free() < PLACEMENT_FREE_MIN;
+        let full = self.iter().filter(|(id, node)| short(node) && self.well(*id, now));
+        full.map(|(id, _)| id).collect()
     }
 
     /// Those that may take a new container.
@@ -314,6 +324,7 @@ mod tests {
             let found = candidates.iter().find(|c| c.blockd == id(n)).map(|c| c.free);
             assert_eq!(found, free, "blockd {n}");
         }
+        assert_eq!(blockds.full(at(0)), BTreeSet::from([id(2), id(5)]));
         let node = |n| blockds.get(id(n)).unwrap();
         assert_eq!(node(3).disk(None), DiskFacts::Failed);
         assert_eq!(node(2).disk(None), DiskFacts::Full);

@@ -153,9 +153,12 @@ impl Leader {
         let now = self.now();
         let settled = state.blockds.settled(now);
         let candidates = state.blockds.candidates(now);
+        // Before all have been heard of, there may be others with space.
+        let full = if settled { state.blockds.full(now) } else { BTreeSet::new() };
         let want = Want {
             replication: request.replication,
             exclude: &request.exclude,
+            full: &full,
             fewer_will_do: settled,
         };
         for _ in 0..PLACEMENTS_TRIED {

@@ -38,6 +38,21 @@ impl Retry {
     }
 }
 
+/// For [`LeaderClient::call`]: the error `code` is an answer that the caller wants to have, though the
+/// same request might succeed later.
+pub fn answered<T>(
+    result: Result<Response<T>, Status>,
+    code: Option<ErrorCode>,
+) -> Result<Response<FsResult<T>>, Status> {
+    match result {
+        Ok(reply) => Ok(reply.map(Ok)),
+        Err(status) => match from_status(&status) {
+            err if Some(err.code()) == code => Ok(Response::new(Err(err))),
+            _ => Err(status),
+        },
+    }
+}
+
 /// Calls to whichever member of a Raft group leads.
 #[derive(Debug)]
 pub struct LeaderClient {

@@ -8,6 +8,6 @@ pub mod net;
 pub mod runtime;
 pub mod token;
 
-pub use leader::{LeaderClient, Retry};
+pub use leader::{LeaderClient, Retry, answered};
 pub use net::Channels;
 pub use runtime::runtime;

@@ -11,6 +11,7 @@
 //! A renewal counts from when it was *sent*: metad, which counts from its receipt, always believes
 //! in the lease for longer than this client does.
 
+mod alone;
 mod lock;
 mod stream;
 
@@ -22,8 +23,9 @@ use ozone_platform::Clock;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use alone::{watch_alone, watch_lapse};
 pub use lock::{SessionDir, SessionLock};
-pub use stream::{run, watch_alone, watch_lapse};
+pub use stream::run;
 
 /// How long before the lease's end it counts as over: time to empty the kernel's caches.
 const MARGIN: Duration = Duration::from_secs(5);

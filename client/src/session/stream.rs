@@ -11,8 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_stream::StreamExt;
 
-use super::{Live, SessionLock};
-use crate::calls::{Backoff, repeatable};
+use super::{Live, SessionLock, alone};
 use crate::core::Core;
 use crate::locks::Attached;
 use crate::metad::SessionStream;
@@ -181,7 +180,7 @@ impl Keeper {
         let live = Live { id: self.id, incarnation: self.incarnation };
         match new {
             true => {
-                let admission = tokio::spawn(admit(self.core.clone(), live));
+                let admission = tokio::spawn(alone::admit(self.core.clone(), live));
                 self.admission = Some(admission.abort_handle());
             }
             false if self.core.session.now().is_some() => self.core.session.set_live(Some(live)),
@@ -208,19 +207,14 @@ impl Keeper {
         let mut tick = tokio::time::interval(lease / 3);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tick.tick().await;
-        // Renewals that were sent and not answered: number and time of sending.
-        let mut pending: VecDeque<(u64, Duration)> = VecDeque::new();
-        let mut next = 1;
+        let mut renewals = Renewals { lease, last: 0, pending: VecDeque::new() };
         loop {
             let message = tokio::select! {
                 _ = tick.tick() => {
-                    let now = self.core.clock.boottime();
-                    if pending.front().is_some_and(|(_, sent)| now - *sent > lease / 2) {
+                    let Some(renew) = renewals.next(self.core.clock.boottime()) else {
                         return broken("metad does not answer renewals");
-                    }
-                    pending.push_back((next, now));
-                    let renew = session_up::Message::Renew(Renew { id: next });
-                    next += 1;
+                    };
+                    let renew = session_up::Message::Renew(renew);
                     match tokio::time::timeout(lease / 6, send(&stream.up, renew)).await {
                         Ok(Ok(())) => continue,
                         Ok(Err(over)) => return over,
@@ -249,10 +243,7 @@ impl Keeper {
                 Some(Err(err)) => return over(err),
                 Some(Ok(down)) => match down.message {
                     Some(session_down::Message::Renewed(r)) => {
-                        while let Some((id, sent)) = pending.front().copied()
-                            && id <= r.id
-                        {
-                            pending.pop_front();
+                        if let Some(sent) = renewals.answered(r.id) {
                             self.core.session.extend(sent, lease);
                         }
                     }
@@ -316,6 +307,33 @@ impl Keeper {
     }
 }
 
+/// Renewals that were sent and not answered.
+struct Renewals {
+    lease: Duration,
+    /// The number of the last one.
+    last: u64,
+    /// Their numbers and when they were sent.
+    pending: VecDeque<(u64, Duration)>,
+}
+
+impl Renewals {
+    /// The next one, sent now; `None` when an earlier one has been without an answer for too long.
+    fn next(&mut self, now: Duration) -> Option<Renew> {
+        if self.pending.front().is_some_and(|(_, sent)| now - *sent > self.lease / 2) {
+            return None;
+        }
+        self.last += 1;
+        self.pending.push_back((self.last, now));
+        Some(Renew { id: self.last })
+    }
+
+    /// When the last of those was sent that metad has answered now: all up to `id`.
+    fn answered(&mut self, id: u64) -> Option<Duration> {
+        let count = self.pending.iter().take_while(|(number, _)| *number <= id).count();
+        self.pending.drain(..count).next_back().map(|(_, sent)| sent)
+    }
+}
+
 fn broken(text: &str) -> Over {
     Over::Broken(FsError::with(ErrorCode::ConnectionLost, text))
 }
@@ -346,77 +364,4 @@ async fn goodbye(stream: &mut SessionStream) -> Over {
         let _ = tokio::time::timeout(GOODBYE_TIMEOUT, ended).await;
     }
     Over::Goodbye
-}
-
-/// How often a session that shares its bucket asks whether it is alone.
-const ALONE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Opens the namespace of the bucket: if this session is alone in it, the lease is ours; if another
-/// one held it, it has given it back when this returns. Errors: SESSION_ENDED, and what cannot be
-/// tried again.
-async fn open_namespace(core: &Arc<Core>, live: Live) -> Result<(), FsError> {
-    let bucket = core.bucket().0;
-    let mut backoff = Backoff::default();
-    loop {
-        let asking = core.known.asking();
-        let request = OpenRequest { session: live.id, bucket, inode: NAMESPACE_INODE, write: true };
-        match core.metad.open(request).await {
-            Ok(reply) => {
-                let lease = reply.lease.unwrap_or_default();
-                if lease.kind() == LeaseKind::LeaseWrite {
-                    core.known.granted(asking, lease.epoch);
-                }
-                return Ok(());
-            }
-            Err(err) if repeatable(&err) => backoff.pause().await,
-            Err(err) => return Err(err),
-        }
-    }
-}
-
-/// A new session works only once metad counts it among those who use the bucket's names.
-async fn admit(core: Arc<Core>, live: Live) {
-    match open_namespace(&core, live).await {
-        Ok(()) => {}
-        // The stream finds out as well.
-        Err(err) if err.code() == ErrorCode::SessionEnded => return,
-        Err(err) => tracing::warn!(%err, "metad knows no lease on names"),
-    }
-    core.session.set_live(Some(live));
-    core.admit_locks(live.id);
-}
-
-/// Asks for the lease on the namespace while others share it, or a new leader does not know of it.
-pub async fn watch_alone(core: Arc<Core>) {
-    loop {
-        tokio::time::sleep(ALONE_INTERVAL).await;
-        let live = core.session.current().await;
-        if core.known.is_held() {
-            continue;
-        }
-        // A grant of the time before a change of leader is not relied on.
-        if let Ok(()) = open_namespace(&core, live).await
-            && core.session.now() != Some(live)
-        {
-            core.known.lost();
-        }
-    }
-}
-
-/// Tells the holders of cached data when the lease has run out, once each time.
-pub async fn watch_lapse(core: Arc<Core>) {
-    loop {
-        core.session.wait_valid().await;
-        loop {
-            let remaining = core.session.remaining();
-            if remaining.is_zero() {
-                break;
-            }
-            tokio::time::sleep(remaining.max(Duration::from_millis(10))).await;
-        }
-        if core.session.now().is_some() {
-            tracing::warn!("metad is out of reach: the lease has run out");
-        }
-        core.lease_lapsed().await;
-    }
 }

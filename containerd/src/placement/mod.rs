@@ -19,6 +19,8 @@ pub struct Want<'a> {
     pub replication: Replication,
     /// Blockds to keep away from.
     pub exclude: &'a BTreeSet<BlockdId>,
+    /// Blockds that are well, but have no space for a replica.
+    pub full: &'a BTreeSet<BlockdId>,
     /// Whether fewer blockds than the replication asks for will do (`min_write_replicas`).
     pub fewer_will_do: bool,
 }
@@ -26,7 +28,8 @@ pub struct Want<'a> {
 /// Picks distinct blockds, with a probability that grows with their free space; a host that has none
 /// of the others yet is preferred. `random` decides; the same arguments give the same answer.
 ///
-/// Errors: NO_SERVERS, naming how many there are and how many are needed.
+/// Errors, naming how many there are and how many are needed: NO_SPACE if with those that are full there
+/// would be enough, else NO_SERVERS.
 pub fn place(candidates: &[Candidate], want: &Want<'_>, random: u64) -> FsResult<Vec<BlockdId>> {
     let mut left: Vec<&Candidate> =
         candidates.iter().filter(|c| c.free > 0 && !want.exclude.contains(&c.blockd)).collect();
@@ -68,11 +71,16 @@ fn too_few(there: usize, needed: usize, want: &Want<'_>) -> FsError {
         0 => String::new(),
         n => format!(" ({n} excluded by the caller)"),
     };
+    let full = want.full.difference(want.exclude).count();
+    let code = match there + full >= needed {
+        true => ErrorCode::NoSpace,
+        false => ErrorCode::NoServers,
+    };
     FsError::with(
-        ErrorCode::NoServers,
+        code,
         format!(
-            "{there} block servers with free space are there{excluded}, {needed} are needed for \
-             replication {}",
+            "{there} block servers with free space are there{excluded}, {full} are full; {needed} are \
+             needed for replication {}",
             want.replication
         ),
     )
@@ -102,6 +110,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    static NOBODY: BTreeSet<BlockdId> = BTreeSet::new();
+
     fn id(n: u8) -> BlockdId {
         BlockdId::from_slice(&[n; 16]).unwrap()
     }
@@ -111,7 +121,7 @@ mod tests {
     }
 
     fn three(exclude: &BTreeSet<BlockdId>, fewer_will_do: bool) -> Want<'_> {
-        Want { replication: Replication::THREE, exclude, fewer_will_do }
+        Want { replication: Replication::THREE, exclude, full: &NOBODY, fewer_will_do }
     }
 
     #[test]
@@ -124,6 +134,19 @@ mod tests {
         let err = place(&nodes[..1], &three(&none, true), 7).unwrap_err();
         assert!(err.detail().contains("1 block servers"), "{err}");
         assert!(err.detail().contains("2 are needed"), "{err}");
+    }
+
+    #[test]
+    fn a_full_cluster_is_told_from_a_missing_one() {
+        let (none, two) = (BTreeSet::new(), BTreeSet::from([id(2), id(3)]));
+        let nodes = [node(1, "a", 10)];
+        let code = |exclude, full| {
+            let want = Want { full, ..three(exclude, true) };
+            place(&nodes, &want, 7).unwrap_err().code()
+        };
+        assert_eq!(code(&none, &two), ErrorCode::NoSpace);
+        assert_eq!(code(&two, &two), ErrorCode::NoServers, "excluded ones would be needed");
+        assert_eq!(code(&none, &none), ErrorCode::NoServers);
     }
 
     #[test]
@@ -140,6 +163,7 @@ mod tests {
         let want = Want {
             replication: Replication::Replicated { copies: 1 },
             exclude: &none,
+            full: &NOBODY,
             fewer_will_do: false,
         };
         let first = (0..1000).filter(|&r| place(&nodes, &want, r).unwrap() == [id(1)]).count();
@@ -165,7 +189,8 @@ mod tests {
             nodes.dedup_by_key(|c| c.blockd);
             let exclude: BTreeSet<BlockdId> = exclude.into_iter().map(id).collect();
             let replication = Replication::Replicated { copies };
-            let want = Want { replication, exclude: &exclude, fewer_will_do: fewer };
+            let full = &NOBODY;
+            let want = Want { replication, exclude: &exclude, full, fewer_will_do: fewer };
             let usable: Vec<&Candidate> =
                 nodes.iter().filter(|c| c.free > 0 && !exclude.contains(&c.blockd)).collect();
             let needed = if fewer { replication.min_write_nodes() } else { replication.nodes() };

@@ -8,8 +8,8 @@ use ozone_proto::containerd::ReserveBlocksRequest;
 use ozone_proto::containerd::containerd_client::ContainerdClient;
 use ozone_proto::metad_log as log;
 use ozone_proto::metad_log::command::Command;
-use ozone_rpc::Retry;
 use ozone_rpc::token::Rights;
+use ozone_rpc::{Retry, answered};
 use ozone_types::{
     BlockdId, BucketId, ContainerId, ErrorCode, FsError, FsResult, Replication, SessionId,
 };
@@ -121,13 +121,17 @@ async fn refill(
         blocks: node.config.reserve_blocks,
         exclude: exclude.to_vec(),
     };
-    let reply = node
-        .containerd
-        .call(RESERVE, |channel| {
-            let request = request.clone();
-            async move { ContainerdClient::new(channel).reserve_blocks(request).await }
-        })
-        .await?;
+    // Whoever excludes servers asks again with fewer exclusions: it is of no use to wait for others.
+    let answer = if exclude.is_empty() { None } else { Some(ErrorCode::NoServers) };
+    let reply =
+        node.containerd
+            .call(RESERVE, |channel| {
+                let request = request.clone();
+                async move {
+                    answered(ContainerdClient::new(channel).reserve_blocks(request).await, answer)
+                }
+            })
+            .await??;
     let mut reservations = reply.reservations;
     reservations.retain(|r| leader.topology.is_open(ContainerId(r.container)));
     let replicas = reservations.iter().flat_map(|r| &r.replicas);

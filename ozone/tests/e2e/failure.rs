@@ -304,3 +304,42 @@ fn a_full_disk_takes_itself_out() {
     File::open(mount.join("f")).unwrap().sync_all().unwrap();
     assert!(block_files(&cluster, 3).is_empty(), "nothing was placed on the full disk");
 }
+
+/// Nobody waits for space: what cannot be stored is refused, and everything else goes on.
+#[test]
+fn a_full_cluster_says_so() {
+    let mut cluster = Cluster::start();
+    let mount = cluster.mount();
+    fs::write(mount.join("old"), record(0)).unwrap();
+    File::open(mount.join("old")).unwrap().sync_all().unwrap();
+    // One after the other: they share the file of settings.
+    let restart = |cluster: &mut Cluster, toml: String, health: u16| {
+        cluster.settings.blockd_toml = toml;
+        for role in (0..3).map(Role::Blockd) {
+            cluster.kill(role);
+            cluster.launch(role);
+            await_some("a block server to tell its health", || {
+                let (status, _) = cluster.http(role, "/healthz")?;
+                (status == health).then_some(())
+            });
+        }
+    };
+    restart(&mut cluster, format!("reserve_bytes = {}\n", 1u64 << 60), 503);
+    let mut file = File::create(mount.join("new")).unwrap();
+    // The write may still find room in memory; the sync may not.
+    let stored = file.write_all(&record(1)).and_then(|()| file.sync_all());
+    assert_eq!(stored.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+    // What a truncation waits for is refused as well.
+    file.write_all(&record(2)).unwrap();
+    file.set_len(10).unwrap();
+    drop(file);
+    assert!(fs::read(mount.join("old")).unwrap() == record(0));
+    fs::rename(mount.join("old"), mount.join("older")).unwrap();
+    fs::remove_file(mount.join("new")).unwrap();
+    restart(&mut cluster, String::new(), 200);
+    await_some("room", || {
+        let mut file = File::create(mount.join("again")).unwrap();
+        file.write_all(&record(3)).and_then(|()| file.sync_all()).ok()
+    });
+    assert!(fs::read(mount.join("again")).unwrap() == record(3));
+}

@@ -93,7 +93,7 @@ impl Default for Settings {
 /// One metad, one containerd, some blockds, and `/vol1/bucket1`.
 pub struct Cluster {
     pub dir: TempDir,
-    settings: Settings,
+    pub settings: Settings,
     metad: Option<Process>,
     containerd: Option<Process>,
     blockds: Vec<Option<Process>>,
