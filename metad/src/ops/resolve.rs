@@ -51,6 +51,7 @@ pub fn resolve_bucket(
         root: root.0,
         replication: record.replication,
         layout: record.layout,
+        quota: record.quota_bytes > 0,
     })
 }
 
@@ -74,6 +75,11 @@ pub(super) fn follow(tables: &impl Read, volume: &str, bucket: &str) -> OpResult
 /// The replication of a bucket's new blocks. Errors: BUCKET_NOT_FOUND.
 pub fn bucket_replication(tables: &impl Read, bucket: BucketId) -> OpResult<Replication> {
     Ok(bucket_by_id(tables, bucket)?.1)
+}
+
+/// Whether the bucket's bytes have a limit; those of a deleted one have none.
+pub fn has_byte_quota(tables: &impl Read, bucket: BucketId) -> OpResult<bool> {
+    Ok(BUCKET_IDS.has(tables, &bucket)? && bucket_by_id(tables, bucket)?.0.quota_bytes > 0)
 }
 
 pub(super) fn volume_by_name(tables: &impl Read, name: &str) -> OpResult<VolumeRecord> {

@@ -9,6 +9,7 @@ mod links;
 mod model;
 mod quotas;
 mod ranges;
+mod room;
 mod soundness;
 mod xattrs;
 
