@@ -8,6 +8,7 @@ use ozone_proto::metad::{Entry, EntryReply, entry};
 use ozone_types::{ErrorCode, FsError, FsResult, RetryClass};
 
 use crate::core::Core;
+use crate::credit::{Patience, final_error};
 use crate::file::{File, change};
 use crate::locks::lost;
 use crate::queue::{BatchError, submit};
@@ -102,20 +103,48 @@ impl Core {
         file: &Arc<File>,
         op: entry::Op,
     ) -> FsResult<EntryReply> {
+        self.change_on_credit(file, 0, |_| op.clone()).await
+    }
+
+    /// [`Core::change_behind`] of a change that adds up to `bytes` to the bucket: `op` is told how much
+    /// credit it has for them, which may be none. Where others have reserved the room that it needs, it
+    /// waits a moment for them to give it back. Errors also: QUOTA_EXCEEDED.
+    pub async fn change_on_credit(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        bytes: u64,
+        op: impl Fn(u64) -> entry::Op,
+    ) -> FsResult<EntryReply> {
         self.check_writable()?;
         let fences = file.fences();
+        let mut patience = Patience::default();
         loop {
             let live = self.session.current().await;
             if file.fences() != fences {
                 return Err(lost());
             }
-            match change::make(self, file, self.entry(op.clone())).await {
-                Err(err) if err.code() == ErrorCode::SessionEnded => {
-                    self.session.wait_ended(live.id).await;
-                }
-                answer => return answer,
+            // If the caller is killed it is not given back: the change is under way with it.
+            let credit = self.credits.take_some(bytes);
+            let answer = change::make(self, file, self.entry(op(credit.bytes()))).await;
+            let Err(err) = answer else { return answer };
+            self.credits.give(credit);
+            if err.code() == ErrorCode::SessionEnded {
+                self.session.wait_ended(live.id).await;
+            } else if !patience.wait(self, &err).await {
+                return Err(final_error(err));
             }
         }
+    }
+
+    /// Data of `file` was refused with `error`: whether it should be committed again. Only data that
+    /// was written before the bucket had a quota has no credit.
+    pub async fn wait_for_room(&self, file: &File, error: &FsError) -> bool {
+        let mut patience = std::mem::take(&mut file.state.lock().patience);
+        let again = patience.wait(self, error).await;
+        if again {
+            file.state.lock().patience = patience;
+        }
+        again
     }
 }
 

@@ -198,11 +198,7 @@ fn forget_replies(
 }
 
 /// Runs a batch's entries, up to the first that is refused; `txn` must then be dropped.
-fn entries(
-    txn: &mut Txn<'_>,
-    batch: &CommitRequest,
-    time: Timestamp,
-) -> io::Result<CommitReply> {
+fn entries(txn: &mut Txn<'_>, batch: &CommitRequest, time: Timestamp) -> io::Result<CommitReply> {
     let mut cx = Change::new(txn, SessionId(batch.session), BucketId(batch.bucket));
     let mut replies = Vec::with_capacity(batch.entries.len());
     for (number, entry) in batch.entries.iter().enumerate() {

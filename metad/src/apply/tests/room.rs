@@ -184,10 +184,8 @@ fn a_reservation_may_outlast_its_bucket() {
     full.reserve(100, 100, 0).unwrap();
     let parent = full.bed.root.0;
     full.bed.commit_one(Op::Unlink(Unlink { parent, name: b"file".into() })).unwrap();
-    let request = ozone_proto::metad::InfoBucketRequest {
-        volume: "vol1".into(),
-        bucket: "bucket1".into(),
-    };
+    let request =
+        ozone_proto::metad::InfoBucketRequest { volume: "vol1".into(), bucket: "bucket1".into() };
     full.bed.run(Kind::DeleteBucket(request));
     let keys = ops::orphans(&full.bed.view(), None, 9).unwrap();
     let key = |k: &tables::InodeKey| log::OrphanKey { bucket: k.bucket.0, inode: k.inode.0 };
