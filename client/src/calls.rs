@@ -8,7 +8,7 @@ use ozone_proto::metad::{Entry, EntryReply, entry};
 use ozone_types::{ErrorCode, FsError, FsResult, RetryClass};
 
 use crate::core::Core;
-use crate::credit::{Patience, final_error};
+use crate::credit::{Credit, Patience, final_error};
 use crate::file::{File, change};
 use crate::locks::lost;
 use crate::queue::{BatchError, submit};
@@ -123,17 +123,38 @@ impl Core {
             if file.fences() != fences {
                 return Err(lost());
             }
-            // If the caller is killed it is not given back: the change is under way with it.
             let credit = self.credits.take_some(bytes);
-            let answer = change::make(self, file, self.entry(op(credit.bytes()))).await;
+            let entry = self.entry(op(credit.bytes()));
+            let answer = match credit.bytes() {
+                0 => change::make(self, file, entry).await,
+                _ => self.make_on_credit(file, entry, credit).await,
+            };
             let Err(err) = answer else { return answer };
-            self.credits.give(credit);
             if err.code() == ErrorCode::SessionEnded {
                 self.session.wait_ended(live.id).await;
             } else if !patience.wait(self, &err).await {
                 return Err(final_error(err));
             }
         }
+    }
+
+    /// Makes a change to the end, also if its caller is killed meanwhile: only then is it known whether
+    /// its credit is used up.
+    async fn make_on_credit(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        entry: Entry,
+        credit: Credit,
+    ) -> FsResult<EntryReply> {
+        let (core, file) = (self.clone(), file.clone());
+        let made = tokio::spawn(async move {
+            let answer = change::make(&core, &file, entry).await;
+            if answer.is_err() {
+                core.credits.give(credit);
+            }
+            answer
+        });
+        made.await.unwrap_or_else(|_| Err(ErrorCode::ShuttingDown.into()))
     }
 
     /// Data of `file` was refused with `error`: whether it should be committed again. Only data that
