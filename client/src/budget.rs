@@ -70,6 +70,11 @@ impl Budget {
         }
     }
 
+    /// Has dirty data written back although no writer waits.
+    pub fn press(&self) {
+        self.pressure.notify_one();
+    }
+
     /// Resolves when a writer waits for room.
     pub async fn pressure(&self) {
         self.pressure.notified().await;

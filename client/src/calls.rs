@@ -8,6 +8,7 @@ use ozone_proto::metad::{Entry, EntryReply, entry};
 use ozone_types::{ErrorCode, FsError, FsResult, RetryClass};
 
 use crate::core::Core;
+use crate::credit::{Credit, Patience, final_error};
 use crate::file::{File, change};
 use crate::locks::lost;
 use crate::queue::{BatchError, submit};
@@ -102,20 +103,69 @@ impl Core {
         file: &Arc<File>,
         op: entry::Op,
     ) -> FsResult<EntryReply> {
+        self.change_on_credit(file, 0, |_| op.clone()).await
+    }
+
+    /// [`Core::change_behind`] of a change that adds up to `bytes` to the bucket: `op` is told how much
+    /// credit it has for them, which may be none. Where others have reserved the room that it needs, it
+    /// waits a moment for them to give it back. Errors also: QUOTA_EXCEEDED.
+    pub async fn change_on_credit(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        bytes: u64,
+        op: impl Fn(u64) -> entry::Op,
+    ) -> FsResult<EntryReply> {
         self.check_writable()?;
         let fences = file.fences();
+        let mut patience = Patience::default();
         loop {
             let live = self.session.current().await;
             if file.fences() != fences {
                 return Err(lost());
             }
-            match change::make(self, file, self.entry(op.clone())).await {
-                Err(err) if err.code() == ErrorCode::SessionEnded => {
-                    self.session.wait_ended(live.id).await;
-                }
-                answer => return answer,
+            let credit = self.credits.take_some(bytes);
+            let entry = self.entry(op(credit.bytes()));
+            let answer = match credit.bytes() {
+                0 => change::make(self, file, entry).await,
+                _ => self.make_on_credit(file, entry, credit).await,
+            };
+            let Err(err) = answer else { return answer };
+            if err.code() == ErrorCode::SessionEnded {
+                self.session.wait_ended(live.id).await;
+            } else if !patience.wait(self, &err).await {
+                return Err(final_error(err));
             }
         }
+    }
+
+    /// Makes a change to the end, also if its caller is killed meanwhile: only then is it known whether
+    /// its credit is used up.
+    async fn make_on_credit(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        entry: Entry,
+        credit: Credit,
+    ) -> FsResult<EntryReply> {
+        let (core, file) = (self.clone(), file.clone());
+        let made = tokio::spawn(async move {
+            let answer = change::make(&core, &file, entry).await;
+            if answer.is_err() {
+                core.credits.give(credit);
+            }
+            answer
+        });
+        made.await.unwrap_or_else(|_| Err(ErrorCode::ShuttingDown.into()))
+    }
+
+    /// Data of `file` was refused with `error`: whether it should be committed again. Only data that
+    /// was written before the bucket had a quota has no credit.
+    pub async fn wait_for_room(&self, file: &File, error: &FsError) -> bool {
+        let mut patience = std::mem::take(&mut file.state.lock().patience);
+        let again = patience.wait(self, error).await;
+        if again {
+            file.state.lock().patience = patience;
+        }
+        again
     }
 }
 

@@ -77,6 +77,7 @@ impl Client {
         let resolved = tokio::time::timeout(timeout, async {
             let reply = resolve(&core, request).await?;
             core.set_bucket(BucketId(reply.bucket), &reply.cluster);
+            core.credits.set_limited(reply.quota);
             let keeper = tokio::spawn(session::run(core.clone()));
             *client.keeper.lock() = Some(keeper);
             core.session.current().await;

@@ -18,6 +18,7 @@ use crate::blocks::pool::{self, Pool};
 use crate::blocks::slot::Slot;
 use crate::budget::Budget;
 use crate::config::ClientConfig;
+use crate::credit::{self, Credits};
 use crate::file::{File, Files, accessed, flusher, handle, pipeline};
 use crate::group::{self, Group};
 use crate::known::Known;
@@ -52,6 +53,7 @@ pub struct Core {
     /// Files that nobody uses any more, for metad to hear of.
     pub closed: mpsc::UnboundedSender<Arc<File>>,
     pub budget: Budget,
+    pub credits: Credits,
     pub cache: Cache,
     pub places: Places,
     pub pool: Pool,
@@ -88,6 +90,7 @@ impl Core {
         let known = Known::new(config.memory / NAMES_SHARE);
         let core = Arc::new(Core {
             budget: Budget::new(config.memory),
+            credits: Credits::default(),
             session: Session::new(clock.clone()),
             host: host_name(),
             config,
@@ -122,6 +125,7 @@ impl Core {
         core.spawn(handle::run_releases(core.clone(), closes));
         core.spawn(flusher::run(core.clone()));
         core.spawn(accessed::run(core.clone()));
+        core.spawn(credit::run(core.clone()));
         core.spawn(session::watch_lapse(core.clone()));
         core.spawn(session::watch_alone(core.clone()));
         core
@@ -256,6 +260,8 @@ impl Core {
         self.known.lost();
         self.locks_lost();
         drop(self.drop_shared_slot());
+        // Before the files: what a write charges under its file's lock is of a session that lives.
+        self.credits.session_ended();
         for file in self.files.all() {
             {
                 let mut state = file.state.lock();

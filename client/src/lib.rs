@@ -9,7 +9,7 @@
 //!              └───────────► blocks/slot ────────────► blockd, all replicas at once
 //! ```
 //! `session` keeps the lease and dispatches recalls; `locks` are those of flock(2) and fcntl(2);
-//! `budget` bounds the memory of all of it.
+//! `budget` bounds the memory of all of it, `credit` is room of the bucket's quota for what is dirty.
 
 mod api;
 mod blocks;
@@ -18,6 +18,7 @@ mod calls;
 mod client;
 mod config;
 mod core;
+mod credit;
 mod file;
 mod group;
 mod known;

@@ -208,12 +208,22 @@ impl Core {
         })
     }
 
-    pub async fn statfs(&self) -> FsResult<StatFs> {
+    async fn statfs_reply(&self) -> FsResult<StatfsReply> {
         let reply = call(&self.session, |live| {
             let request = StatfsRequest { session: live.id, bucket: self.bucket().0 };
             async move { self.metad.statfs(request).await }
         });
-        let reply = reply.await?;
+        reply.await
+    }
+
+    /// Bytes that may still be written, and whether a quota says so.
+    pub async fn free_bytes(&self) -> FsResult<(u64, bool)> {
+        let reply = self.statfs_reply().await?;
+        Ok((reply.free_bytes, reply.quota))
+    }
+
+    pub async fn statfs(&self) -> FsResult<StatFs> {
+        let reply = self.statfs_reply().await?;
         Ok(StatFs {
             total_bytes: reply.total_bytes,
             free_bytes: reply.free_bytes,

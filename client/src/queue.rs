@@ -99,14 +99,22 @@ pub async fn submit(core: &Arc<Core>, entries: Vec<Entry>) -> BatchResult {
 /// Makes `entries` as one batch. For tasks that nobody drops.
 pub async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
     let live = core.session.current().await;
+    send_in(core, live.id, entries).await
+}
+
+/// [`send`] for what has a meaning in one session only.
+pub async fn send_in(core: Arc<Core>, session: u64, entries: Vec<Entry>) -> BatchResult {
     // Never closed, so an error cannot come.
     let Ok(_slot) = core.queue.slots.acquire().await else {
         return Err(BatchError::whole(ErrorCode::ShuttingDown));
     };
+    if core.session.now().is_some_and(|live| live.id != session) {
+        return Err(BatchError::whole(ErrorCode::SessionEnded));
+    }
     let count = entries.len() as u64;
-    let first = core.queue.numbers.lock().assign(live.id, count);
+    let first = core.queue.numbers.lock().assign(session, count);
     let mut request = CommitRequest {
-        session: live.id,
+        session,
         first_sequence: first,
         acked_sequence: 0,
         bucket: core.bucket().0,
@@ -120,7 +128,7 @@ pub async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
     let changing = core.known.begin(&request.entries);
     loop {
         request.acked_sequence = core.queue.numbers.lock().acked;
-        let ended = core.session.wait_ended(live.id);
+        let ended = core.session.wait_ended(session);
         let answer = tokio::select! {
             answer = core.metad.commit(request.clone()) => answer,
             () = ended => {
@@ -130,7 +138,10 @@ pub async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
         };
         match answer {
             Ok(reply) => {
-                core.queue.numbers.lock().answer(live.id, first, first + count - 1);
+                core.queue.numbers.lock().answer(session, first, first + count - 1);
+                if reply.quota {
+                    core.credits.set_limited(true);
+                }
                 let result = judge(reply, count);
                 match &result {
                     Ok(replies) => core.known.done(changing, &request.entries, replies),
@@ -140,7 +151,7 @@ pub async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
                 return result;
             }
             Err(err) if err.code() == ErrorCode::SessionEnded => {
-                core.session.report_ended(live.id);
+                core.session.report_ended(session);
                 core.known.unsure(changing);
                 let error = match maybe_done {
                     true => FsError::with(ErrorCode::Io, "the session ended during a change"),
@@ -154,7 +165,7 @@ pub async fn send(core: Arc<Core>, entries: Vec<Entry>) -> BatchResult {
                 backoff.pause().await;
             }
             Err(err) => {
-                core.queue.numbers.lock().answer(live.id, first, first + count - 1);
+                core.queue.numbers.lock().answer(session, first, first + count - 1);
                 core.known.unsure(changing);
                 return Err(BatchError::whole(err));
             }

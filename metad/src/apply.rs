@@ -127,13 +127,10 @@ fn commit(txn: &mut Txn<'_>, batch: &CommitRequest, time: Timestamp) -> io::Resu
         Err(OpError::Fatal(err)) => return Err(err),
     }
     let mut nested = txn.nested();
-    let reply = match entries(&mut nested, batch, time)? {
-        Ok(entries) => {
-            nested.merge();
-            CommitReply { entries, refused: None }
-        }
-        Err(refused) => CommitReply { entries: Vec::new(), refused: Some(refused) },
-    };
+    let reply = entries(&mut nested, batch, time)?;
+    if reply.refused.is_none() {
+        nested.merge();
+    }
     let reply = encode(Reply::Commit(reply));
     DEDUP.put(txn, &dedup_key(batch), &Raw(reply.clone()));
     Ok(reply)
@@ -200,31 +197,30 @@ fn forget_replies(
     Ok(())
 }
 
-/// Runs a batch's entries. The inner error is the first refusal; `txn` must then be dropped.
-fn entries(
-    txn: &mut Txn<'_>,
-    batch: &CommitRequest,
-    time: Timestamp,
-) -> io::Result<Result<Vec<EntryReply>, Refused>> {
+/// Runs a batch's entries, up to the first that is refused; `txn` must then be dropped.
+fn entries(txn: &mut Txn<'_>, batch: &CommitRequest, time: Timestamp) -> io::Result<CommitReply> {
     let mut cx = Change::new(txn, SessionId(batch.session), BucketId(batch.bucket));
     let mut replies = Vec::with_capacity(batch.entries.len());
     for (number, entry) in batch.entries.iter().enumerate() {
         cx.time = entry.time.map_or(time, Into::into);
-        match run_entry(&mut cx, entry) {
+        match run_entry(&mut cx, entry).and_then(|reply| cx.end_entry().map(|()| reply)) {
             Ok(reply) => replies.push(reply),
             Err(OpError::Fatal(err)) => return Err(err),
             Err(OpError::Refused(err)) => {
-                return Ok(Err(Refused {
+                let refused = Refused {
                     // Below BATCH_ENTRIES_MAX.
                     entry: number as u32,
                     code: err.code() as u32,
                     detail: err.detail().to_owned(),
-                }));
+                };
+                let quota = cx.knows_byte_quota();
+                return Ok(CommitReply { entries: Vec::new(), refused: Some(refused), quota });
             }
         }
     }
+    let quota = cx.knows_byte_quota();
     cx.finish()?;
-    Ok(Ok(replies))
+    Ok(CommitReply { entries: replies, refused: None, quota })
 }
 
 fn run_entry(cx: &mut Change<'_, '_>, entry: &Entry) -> OpResult<EntryReply> {
@@ -256,6 +252,10 @@ fn run_entry(cx: &mut Change<'_, '_>, entry: &Entry) -> OpResult<EntryReply> {
         Some(Op::Accessed(op)) => {
             let attr = ops::accessed(cx, op)?;
             return Ok(EntryReply { attr, ..EntryReply::default() });
+        }
+        Some(Op::Reserve(op)) => {
+            let length = ops::reserve(cx, op)?;
+            return Ok(EntryReply { length, ..EntryReply::default() });
         }
         Some(Op::ReleaseBlock(op)) => {
             ops::release_block(cx, op)?;

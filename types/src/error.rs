@@ -118,6 +118,10 @@ errors! {
     // Space.
     NoSpace = 30, e::ENOSPC, Final, "NO_SPACE";
     Quota = 31, e::EDQUOT, Final, "QUOTA_EXCEEDED";
+    /// The quota has room, but it is promised to writes under way or still taken by deleted files. Only
+    /// ever the refusal of a batch's entry, so no driver of requests repeats it: who made the change
+    /// asks again for a moment, and then takes it for QUOTA_EXCEEDED.
+    QuotaReserved = 32, e::EDQUOT, Again, "QUOTA_RESERVED";
     // Volumes and buckets, in Ozone's words.
     VolumeNotFound = 40, e::ENOENT, Final, "VOLUME_NOT_FOUND";
     BucketNotFound = 41, e::ENOENT, Final, "BUCKET_NOT_FOUND";

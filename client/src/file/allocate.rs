@@ -16,7 +16,7 @@ use crate::api::Allocate;
 use crate::core::Core;
 
 /// Does `how` with `range`, behind what was written before. Errors: BAD_HANDLE, INVALID_REQUEST for
-/// an empty range, FILE_TOO_BIG, NO_SPACE, and why metad refuses it.
+/// an empty range, FILE_TOO_BIG, NO_SPACE, QUOTA_EXCEEDED, and why metad refuses it.
 pub async fn allocate(
     core: &Arc<Core>,
     open: &OpenFile,
@@ -56,9 +56,10 @@ pub async fn allocate(
 }
 
 async fn check_space(core: &Core, bytes: u64) -> FsResult<()> {
-    let free = core.statfs().await?.free_bytes;
+    let (free, quota) = core.free_bytes().await?;
     if bytes > free {
-        return Err(FsError::with(ErrorCode::NoSpace, format!("{free} bytes are free")));
+        let code = if quota { ErrorCode::Quota } else { ErrorCode::NoSpace };
+        return Err(FsError::with(code, format!("{free} bytes are free")));
     }
     Ok(())
 }

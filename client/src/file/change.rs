@@ -36,6 +36,8 @@ enum Effect {
     Clone {
         to: u64,
     },
+    /// Bytes that were stored at once come here.
+    Write(Range<u64>),
     /// So many bytes come where the reply says the end was.
     Append {
         length: u64,
@@ -52,6 +54,9 @@ impl Effect {
             },
             Some(Op::Clone(op)) => Effect::Clone { to: op.to_offset },
             Some(Op::Write(op)) if op.append => Effect::Append { length: op.size },
+            Some(Op::Write(op)) => {
+                Effect::Write(op.extents.first().map_or(op.size, |first| first.offset)..op.size)
+            }
             _ => Effect::None,
         }
     }
@@ -99,6 +104,12 @@ impl Change {
                 state.size = state.size.map(|known| known.max(size));
             }
             Effect::Clone { to } => state.came(to..to.saturating_add(reply.length)),
+            Effect::Write(range) => {
+                state.came(range);
+                if let (Some(times), Some(at)) = (&mut state.times, self.entry.time) {
+                    times.changed = times.changed.max(at.into());
+                }
+            }
             Effect::Append { length } => {
                 state.came(reply.length..reply.length.saturating_add(length));
             }

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use ozone_types::Timestamp;
 
 use super::plan::{Piece, Plan};
+use crate::credit::Credit;
 
 /// Writes smaller than this are copied into a growing buffer when they continue the one before.
 const SMALL: usize = 64 * 1024;
@@ -60,6 +61,8 @@ pub struct Dirty {
     /// The time of the last write(2).
     pub mtime: Timestamp,
     pub kill_suid: bool,
+    /// Room of the bucket's quota for these bytes.
+    pub credit: Credit,
 }
 
 impl Dirty {

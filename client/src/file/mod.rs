@@ -39,6 +39,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::blocks::slot::Slot;
+use crate::credit::Patience;
 use accessed::Times;
 use dirty::Dirty;
 use extents::Extents;
@@ -98,6 +99,8 @@ pub struct State {
     /// Whether the flusher has this file in its list.
     pub listed: bool,
     pub errors: Errors,
+    /// Since when committing waits for room of the quota.
+    pub patience: Patience,
     /// The times as far as they are known here, while the inode is open.
     pub times: Option<Times>,
     /// The last read that metad has not been told of; the file is then in `Core::accessed`.

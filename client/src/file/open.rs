@@ -90,6 +90,7 @@ async fn open_once(core: &Arc<Core>, file: &Arc<File>, write: bool, last: bool) 
         async move { core.metad.open(request).await.map(|reply| (live, reply)) }
     });
     let (live, reply) = reply.await?;
+    core.credits.set_limited(reply.quota);
     let attr = attr_of(&reply)?;
     let extents = match &reply.extents {
         Some(page) => Some(learn_page(core, page, 0)?),

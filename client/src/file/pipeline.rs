@@ -17,6 +17,7 @@ use super::extents::Extent;
 use super::{File, State};
 use crate::blocks::slot::{Placed, Slot};
 use crate::core::Core;
+use crate::credit::{Credit, Patience, final_error};
 use crate::queue::{BatchError, BatchResult, submit};
 
 /// A stream's durable data is committed in portions of this size when nobody asks for it earlier.
@@ -47,6 +48,8 @@ pub struct Data {
     pub end: u64,
     pub mtime: Timestamp,
     pub kill_suid: bool,
+    /// Room of the bucket's quota for it.
+    pub credit: Credit,
     stage: Stage,
 }
 
@@ -103,12 +106,13 @@ impl Step {
 impl State {
     /// Cuts off what is dirty as a step; answers the number of the last step.
     pub fn seal(&mut self) -> u64 {
-        if let Some(dirty) = self.open.take() {
+        if let Some(mut dirty) = self.open.take() {
             let (cost, end) = (dirty.cost(), dirty.end());
             let (mtime, kill_suid) = (dirty.mtime, dirty.kill_suid);
+            let credit = std::mem::take(&mut dirty.credit);
             let runs = dirty.into_runs();
             let stage = Stage::Waiting;
-            self.push(What::Data(Data { runs, cost, end, mtime, kill_suid, stage }));
+            self.push(What::Data(Data { runs, cost, end, mtime, kill_suid, credit, stage }));
         }
         self.last_step
     }
@@ -151,12 +155,13 @@ struct Merged {
     end: u64,
     mtime: Timestamp,
     kill_suid: bool,
+    credit: u64,
 }
 
 impl Merged {
     fn new(data: &Data) -> Self {
         let (mtime, kill_suid) = (data.mtime, data.kill_suid);
-        Merged { extents: Vec::new(), end: data.end, mtime, kill_suid }
+        Merged { extents: Vec::new(), end: data.end, mtime, kill_suid, credit: 0 }
     }
 
     /// Whether `extents` lie behind everything that is here, so that the order within the entry
@@ -178,6 +183,7 @@ impl Merged {
         self.end = self.end.max(data.end);
         self.mtime = data.mtime;
         self.kill_suid |= data.kill_suid;
+        self.credit += data.credit.bytes();
     }
 
     fn into_entry(self, file: &File) -> Entry {
@@ -188,6 +194,7 @@ impl Merged {
             mtime: Some(self.mtime.into()),
             kill_suid_sgid: self.kill_suid,
             append: false,
+            credit: self.credit,
         };
         Entry { time: Some(self.mtime.into()), op: Some(entry::Op::Write(write)) }
     }
@@ -332,7 +339,10 @@ async fn committed(core: &Arc<Core>, file: &Arc<File>, ends: &[u64], answer: Bat
         Ok(replies) => succeeded(core, file, ends, replies),
         Err(BatchError { error, entry: Some(entry) }) => {
             let at = ends.get(entry).copied().unwrap_or(last);
-            match sealed_short(&error) && !is_change(file, at) {
+            let data = !is_change(file, at);
+            let retry = data && core.wait_for_room(file, &error).await;
+            match sealed_short(&error) && data {
+                _ if retry => file.state.lock().committing = false,
                 true => {
                     tracing::warn!(inode = %file.inode, %error, "writing data to another block");
                     core.metrics.rewrites.inc();
@@ -366,6 +376,7 @@ fn succeeded(core: &Arc<Core>, file: &Arc<File>, ends: &[u64], replies: Vec<Entr
     let mut state = file.state.lock();
     let state = &mut *state;
     state.committing = false;
+    state.patience = Patience::default();
     state.changes += 1;
     let cached = state.lease_kind() != LeaseKind::LeaseNone;
     for (reply, end) in replies.into_iter().zip(ends) {
@@ -461,12 +472,19 @@ pub fn fail(core: &Arc<Core>, file: &Arc<File>, upto: u64, error: FsError) {
 /// queue, unless the session has ended: then their callers make them again.
 pub fn lose(core: &Arc<Core>, inode: InodeId, state: &mut State, error: FsError) {
     let ended = error.code() == ErrorCode::SessionEnded;
-    let mut lost = state.open.take().map_or(0, |dirty| dirty.cost());
+    let mut lost = 0;
+    if let Some(dirty) = state.open.take() {
+        lost += dirty.cost();
+        core.credits.give(dirty.credit);
+    }
     let steps = std::mem::take(&mut state.steps);
     let mut kept = VecDeque::new();
     for step in steps {
         match step.what {
-            What::Data(data) => lost += data.cost,
+            What::Data(data) => {
+                lost += data.cost;
+                core.credits.give(data.credit);
+            }
             What::Change(change) if ended => change.failed(error.clone()),
             what @ What::Change(_) => kept.push_back(Step { id: step.id, what }),
         }
@@ -479,7 +497,7 @@ pub fn lose(core: &Arc<Core>, inode: InodeId, state: &mut State, error: FsError)
         tracing::error!(%inode, bytes = lost, %error, "written data is lost");
         let error = match ended {
             true => FsError::with(ErrorCode::Io, "the session ended before the data was stored"),
-            false => error,
+            false => final_error(error),
         };
         core.metrics.lost.inc_by(lost);
         state.errors.record(error);

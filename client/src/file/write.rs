@@ -8,7 +8,7 @@ use ozone_types::limits::FILE_SIZE_MAX;
 use ozone_types::{ErrorCode, FsError, FsResult};
 use tokio::time::Instant;
 
-use super::append::append;
+use super::append::{append, write_at};
 use super::dirty::SEGMENT_COST;
 use super::handle::OpenFile;
 use super::open::pin;
@@ -16,6 +16,7 @@ use super::pipeline::{advance, push_out, wait_done};
 use super::{File, State};
 use crate::budget::Reservation;
 use crate::core::Core;
+use crate::credit::{self, Hold};
 
 /// A contiguous generation goes on its way at this size.
 const RUN_BYTES: u64 = 1 << 20;
@@ -36,7 +37,8 @@ pub enum Place {
 }
 
 /// Writes all of `data`; answers where it went. Errors: BAD_HANDLE, FILE_TOO_BIG, and, when the
-/// file is shared so that the write goes through at once, whatever became of it.
+/// file is shared or the bucket's quota leaves no room to write behind, so that the write goes through
+/// at once, whatever became of it.
 pub async fn write(
     core: &Arc<Core>,
     open: &OpenFile,
@@ -74,22 +76,48 @@ async fn write_part(
     kill_suid: bool,
 ) -> FsResult<u64> {
     let file = &open.file;
-    let mut reservation =
-        Some(core.budget.reserve(data.len() as u64 + NEW_SEGMENTS * SEGMENT_COST).await);
+    let len = data.len() as u64;
+    let memory = Some(core.budget.reserve(len + NEW_SEGMENTS * SEGMENT_COST).await);
     core.trim_cache();
-    let mut true_end = None;
+    let mut part = Part { place, true_end: None, data, kill_suid, memory, credit: None };
     loop {
         pin(core, file, true, false).await?;
         core.session.wait_valid().await;
         open.check()?;
-        match buffer(core, file, place, true_end, &data, kill_suid, &mut reservation)? {
-            Buffered::NeedsEnd => true_end = Some(core.getattr(file.inode).await?.size),
-            Buffered::Shared => return append(core, file, data, kill_suid).await,
+        if core.credits.limited() && part.credit.is_none() && is_leased(file) {
+            part.credit = credit::hold(core, len).await;
+        }
+        match buffer(core, file, &mut part)? {
+            Buffered::NeedsEnd => part.true_end = Some(core.getattr(file.inode).await?.size),
+            Buffered::Shared => {
+                drop(part.credit.take());
+                return append(core, file, part.data, kill_suid).await;
+            }
+            Buffered::NoRoom(offset) => {
+                drop(part.credit.take());
+                return write_at(core, file, offset, part.data, kill_suid).await;
+            }
             Buffered::Behind(offset) => return Ok(offset),
             // Without a lease the write is stored before it is answered.
             Buffered::Through(offset) => return sync(core, open).await.map(|()| offset),
         }
     }
+}
+
+fn is_leased(file: &File) -> bool {
+    file.state.lock().lease_kind() == LeaseKind::LeaseWrite
+}
+
+/// One write on its way into memory.
+struct Part<'a> {
+    place: Place,
+    /// The file's end as metad has told it.
+    true_end: Option<u64>,
+    data: Bytes,
+    kill_suid: bool,
+    memory: Option<Reservation<'a>>,
+    /// Room of the bucket's quota, if it has one.
+    credit: Option<Hold<'a>>,
 }
 
 /// What became of a write's bytes.
@@ -98,6 +126,8 @@ enum Buffered {
     NeedsEnd,
     /// Nothing yet: only metad can say where the end of the file is.
     Shared,
+    /// Nothing yet: they must be stored, and allowed, before the write is answered.
+    NoRoom(u64),
     /// They are written behind.
     Behind(u64),
     /// They are dirty, and must be stored before the write is answered.
@@ -105,23 +135,18 @@ enum Buffered {
 }
 
 /// The part of a write under the file's lock.
-fn buffer(
-    core: &Arc<Core>,
-    file: &Arc<File>,
-    place: Place,
-    true_end: Option<u64>,
-    data: &Bytes,
-    kill_suid: bool,
-    reservation: &mut Option<Reservation<'_>>,
-) -> FsResult<Buffered> {
-    let len = data.len() as u64;
+fn buffer(core: &Arc<Core>, file: &Arc<File>, part: &mut Part<'_>) -> FsResult<Buffered> {
+    let len = part.data.len() as u64;
     let mut state = file.state.lock();
     let leased = state.lease_kind() == LeaseKind::LeaseWrite;
-    let offset = match place {
+    let on_credit = leased && part.credit.as_ref().is_some_and(|credit| credit.covers(len));
+    let no_room = core.credits.limited() && !on_credit && len > 0;
+    let offset = match part.place {
         Place::At(offset) => offset,
+        Place::End if no_room => return Ok(Buffered::Shared),
         // Behind what is on its way to metad's end of the file, ours is not known either.
         Place::End if !leased || state.appends() => return Ok(Buffered::Shared),
-        Place::End => match (state.size, true_end) {
+        Place::End => match (state.size, part.true_end) {
             (Some(size), _) => size,
             (None, Some(end)) => state.dirty_end().max(end),
             (None, None) => return Ok(Buffered::NeedsEnd),
@@ -132,9 +157,12 @@ fn buffer(
     if len == 0 {
         return Ok(Buffered::Behind(offset));
     }
-    let used = take(core, &mut state, offset, data.clone(), kill_suid);
-    if let Some(reservation) = reservation.take() {
-        reservation.keep(used);
+    if no_room {
+        return Ok(Buffered::NoRoom(offset));
+    }
+    let used = take(core, &mut state, offset, part);
+    if let Some(memory) = part.memory.take() {
+        memory.keep(used);
     }
     if let Some(size) = state.size {
         state.size = Some(size.max(end));
@@ -155,19 +183,22 @@ fn buffer(
 }
 
 /// Lays the bytes into the open generation; answers how much more it costs now.
-fn take(core: &Core, state: &mut State, offset: u64, data: Bytes, kill_suid: bool) -> u64 {
-    let len = data.len() as u64;
+fn take(core: &Core, state: &mut State, offset: u64, part: &mut Part<'_>) -> u64 {
+    let len = part.data.len() as u64;
     match state.stream_end == offset {
         true => state.streamed += len,
         false => state.streamed = 0,
     }
     state.stream_end = offset + len;
     let dirty = state.open.get_or_insert_default();
-    let before = dirty.cost();
-    dirty.write(offset, data);
+    let (before, bytes) = (dirty.cost(), dirty.bytes());
+    dirty.write(offset, part.data.clone());
+    if let Some(credit) = &mut part.credit {
+        dirty.credit.merge(credit.charge(dirty.bytes() - bytes));
+    }
     let mtime = core.clock.wall();
     dirty.mtime = mtime;
-    dirty.kill_suid |= kill_suid;
+    dirty.kill_suid |= part.kill_suid;
     if let Some(times) = &mut state.times {
         times.changed = times.changed.max(mtime);
     }

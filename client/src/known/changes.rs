@@ -20,7 +20,7 @@ pub(super) fn dirs_of(entry: &Entry) -> [Option<InodeId>; 2] {
         Some(Op::Rename(op)) => [Some(InodeId(op.parent)), Some(InodeId(op.new_parent))],
         Some(Op::Setattr(_) | Op::SetXattr(_) | Op::RemoveXattr(_)) => [None, None],
         Some(Op::Write(_) | Op::Punch(_) | Op::Clone(_) | Op::ReleaseBlock(_)) => [None, None],
-        Some(Op::Accessed(_)) => [None, None],
+        Some(Op::Accessed(_) | Op::Reserve(_)) => [None, None],
         None => [None, None],
     }
 }
@@ -49,7 +49,7 @@ impl Inner {
             // These change attributes only.
             Some(Op::Setattr(_) | Op::SetXattr(_) | Op::RemoveXattr(_)) => {}
             Some(Op::Write(_) | Op::Punch(_) | Op::Clone(_) | Op::ReleaseBlock(_)) => {}
-            Some(Op::Accessed(_)) | None => {}
+            Some(Op::Accessed(_) | Op::Reserve(_)) | None => {}
         }
     }
 

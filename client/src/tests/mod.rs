@@ -7,6 +7,7 @@ mod faults;
 mod locks;
 mod metad;
 mod model;
+mod quota;
 mod ranges;
 mod whole;
 mod wire;

@@ -7,6 +7,7 @@ mod data;
 mod names;
 mod xattrs;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
@@ -14,7 +15,8 @@ use ozone_raftkit::store::Read;
 use ozone_types::{BucketId, SessionId, VolumeId};
 
 use crate::tables::{
-    self, BUCKET_IDS, BUCKET_USAGE, BUCKETS, BucketKey, DEDUP, INODES, InodeKey, SESSIONS, VOLUMES,
+    self, BUCKET_IDS, BUCKET_USAGE, BUCKETS, BucketKey, DEDUP, INODES, InodeKey, RESERVATIONS,
+    SESSIONS, VOLUMES,
 };
 
 /// Something that must not be.
@@ -130,15 +132,32 @@ fn check_sessions(tables: &impl Read, problems: &mut Problems) -> io::Result<()>
     Ok(())
 }
 
+/// What sessions have reserved of each bucket.
+fn check_reservations(
+    tables: &impl Read,
+    problems: &mut Problems,
+) -> io::Result<BTreeMap<BucketId, u64>> {
+    let mut reserved = BTreeMap::new();
+    for row in RESERVATIONS.all(tables) {
+        let (key, record) = row?;
+        let lives = SESSIONS.has(tables, &key.session)?;
+        problems.ensure(lives, RESERVATIONS.name(), key, || "its session is over".into());
+        *reserved.entry(key.bucket).or_insert(0) += record.bytes;
+    }
+    Ok(reserved)
+}
+
 fn check_usage(
     tables: &impl Read,
     counted: &names::Usage,
     problems: &mut Problems,
 ) -> io::Result<()> {
+    let reserved = check_reservations(tables, problems)?;
     let mut rows = 0;
     for row in BUCKET_USAGE.all(tables) {
         let (bucket, usage) = row?;
-        let found = counted.get(&bucket).cloned().unwrap_or_default();
+        let mut found = counted.get(&bucket).cloned().unwrap_or_default();
+        found.reserved = reserved.get(&bucket).copied().unwrap_or_default();
         problems.ensure(found == usage, BUCKET_USAGE.name(), bucket, || {
             format!("counts {usage:?}, has {found:?}")
         });

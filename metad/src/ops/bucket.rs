@@ -67,7 +67,7 @@ pub fn create_bucket(
         let id = BucketId(record.id);
         let place = BucketPlace { volume: volume.id, name: key.name.clone() };
         INODES.put(txn, &InodeKey::new(id, InodeId(record.root)), &root(op, record.root, time));
-        BUCKET_USAGE.put(txn, &id, &BucketUsage { bytes: 0, names: 0, inodes: 1 });
+        BUCKET_USAGE.put(txn, &id, &BucketUsage { inodes: 1, ..BucketUsage::default() });
         BUCKET_IDS.put(txn, &id, &place);
     }
     BUCKETS.put(txn, &key, &record);

@@ -8,7 +8,8 @@ use ozone_proto::metad_log as log;
 use ozone_raftkit::store::Txn;
 use ozone_types::{BlockId, BucketId, SessionId, Timestamp};
 
-use crate::tables::{self, BLOCKS, BUCKET_IDS, BUCKET_USAGE, put_block};
+use super::accounts::UsageChange;
+use crate::tables::{self, BLOCKS, put_block};
 
 /// A batch under way. Rows that many entries change (the bucket's usage, the records of shared
 /// blocks) are kept here and written once by [`Change::finish`]; a batch that fails is dropped
@@ -22,16 +23,9 @@ pub struct Change<'c, 't> {
     pub time: Timestamp,
     /// Attributes of the inodes that the current entry has written.
     pub changed: Vec<Attr>,
-    usage: UsageChange,
+    pub(super) usage: UsageChange,
     next_inode: Option<u64>,
     blocks: BTreeMap<BlockId, BlockChange>,
-}
-
-#[derive(Debug, Default)]
-struct UsageChange {
-    bytes: i64,
-    names: i64,
-    inodes: i64,
 }
 
 #[derive(Debug)]
@@ -90,32 +84,12 @@ impl<'c, 't> Change<'c, 't> {
 
     /// Writes what was kept back. Nothing may be changed through this batch afterwards.
     pub fn finish(self) -> io::Result<()> {
+        let key = self.reservation_key();
         for (block, change) in self.blocks {
             if change.now != change.before {
                 put_block(self.txn, block, Some(&change.before), Some(&change.now));
             }
         }
-        let UsageChange { bytes, names, inodes } = self.usage;
-        if (bytes, names, inodes) == (0, 0, 0) {
-            return Ok(());
-        }
-        let before = BUCKET_USAGE.need(self.txn, &self.bucket)?;
-        let add = |count: u64, change: i64, what: &str| {
-            count.checked_add_signed(change).ok_or_else(|| {
-                BUCKET_USAGE.corrupt(&self.bucket, format_args!("{what}: {count} {change:+}"))
-            })
-        };
-        let usage = log::BucketUsage {
-            bytes: add(before.bytes, bytes, "bytes")?,
-            names: add(before.names, names, "names")?,
-            inodes: add(before.inodes, inodes, "inodes")?,
-        };
-        // The usage of a deleted bucket goes with its last inode.
-        if usage.inodes == 0 && !BUCKET_IDS.has(self.txn, &self.bucket)? {
-            BUCKET_USAGE.delete(self.txn, &self.bucket);
-        } else {
-            BUCKET_USAGE.put(self.txn, &self.bucket, &usage);
-        }
-        Ok(())
+        self.usage.finish(self.txn, key)
     }
 }

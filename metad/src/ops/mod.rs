@@ -29,8 +29,12 @@
 //! | clone | both inodes, the source's extents, blocks, usage | target, blocks, usage; extents as write |
 //! | accessed | inode | inode |
 //! | release_block | block | block, both indexes |
+//! | reserve | place, bucket, usage, reservation | usage, reservation |
+//! | anything that makes names or bytes more | and place, bucket (once per batch) | |
+//! | write with credit | and the session's reservation | and that one |
 
 mod accessed;
+mod accounts;
 mod acl;
 mod blocks;
 mod bucket;
@@ -54,6 +58,7 @@ mod readdir;
 mod readlink;
 mod release_block;
 mod rename;
+mod reserve;
 mod resolve;
 mod rmdir;
 mod session;
@@ -88,7 +93,8 @@ pub use readdir::readdir;
 pub use readlink::readlink;
 pub use release_block::release_block;
 pub use rename::rename;
-pub use resolve::{bucket_place, bucket_replication, resolve_bucket};
+pub use reserve::reserve;
+pub use resolve::{bucket_place, bucket_replication, has_byte_quota, resolve_bucket};
 pub use rmdir::rmdir;
 pub use session::{end_session, open_session, reserve_inodes};
 pub use setattr::setattr;

@@ -111,6 +111,14 @@ pub(super) fn check_bucket_bytes(
         let why = "Cannot update bucket quota. Requested spaceQuota less than used spaceQuota.";
         return refuse(ErrorCode::QuotaError, why);
     }
+    if u64::try_from(quota).is_ok_and(|quota| quota - used.bytes < used.reserved) {
+        let why = format!(
+            "Cannot update bucket quota. Requested spaceQuota less than used spaceQuota and the {} \
+             bytes that writers have reserved; they give back what they do not use within seconds.",
+            used.reserved
+        );
+        return refuse(ErrorCode::QuotaError, why);
+    }
     if volume.quota_bytes <= 0 {
         return Ok(());
     }

@@ -51,6 +51,7 @@ pub fn resolve_bucket(
         root: root.0,
         replication: record.replication,
         layout: record.layout,
+        quota: record.quota_bytes > 0,
     })
 }
 
@@ -91,6 +92,11 @@ pub fn bucket_place(
         }
     }
     Err(BUCKETS.corrupt(&key, "its volume does not exist").into())
+}
+
+/// Whether the bucket's bytes have a limit; those of a deleted one have none.
+pub fn has_byte_quota(tables: &impl Read, bucket: BucketId) -> OpResult<bool> {
+    Ok(BUCKET_IDS.has(tables, &bucket)? && bucket_by_id(tables, bucket)?.0.quota_bytes > 0)
 }
 
 pub(super) fn volume_by_name(tables: &impl Read, name: &str) -> OpResult<VolumeRecord> {

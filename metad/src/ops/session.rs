@@ -9,6 +9,7 @@ use ozone_raftkit::store::Txn;
 use ozone_types::{BucketId, ErrorCode, SessionId};
 
 use super::Change;
+use super::accounts::drop_reservations;
 use crate::error::{OpResult, refuse};
 use crate::tables::{self, BLOCK_WRITERS, BLOCKS, DEDUP, DedupKey, Key, SESSIONS, WriterKey};
 
@@ -36,8 +37,9 @@ pub fn open_session(
     Ok(id)
 }
 
-/// Ends a session: its replies are forgotten, and the blocks it wrote have no writer any more. One
-/// that has ended is left alone. Rows: the session, its dedup records, its blocks and their index.
+/// Ends a session: its replies are forgotten, the room it has reserved is free, and the blocks it wrote
+/// have no writer any more. One that has ended is left alone. Rows: the session, its dedup records, its
+/// reservations and the usage of their buckets, its blocks and their index.
 pub fn end_session(txn: &mut Txn<'_>, session: SessionId) -> io::Result<()> {
     if !SESSIONS.has(txn, &session)? {
         return Ok(());
@@ -52,6 +54,7 @@ pub fn end_session(txn: &mut Txn<'_>, session: SessionId) -> io::Result<()> {
         .prefix(txn, &session.encode())
         .map(|row| Ok(row?.0))
         .collect::<io::Result<_>>()?;
+    drop_reservations(txn, session)?;
     let mut cx = Change::new(txn, SessionId(0), BucketId(0));
     for WriterKey { block, .. } in written {
         let record = cx.block(block)?;

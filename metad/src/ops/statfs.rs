@@ -28,10 +28,15 @@ pub fn statfs(tables: &impl Read, bucket: BucketId, space: ClusterSpace) -> OpRe
         free_bytes: usable(space.free.min(space.total), replication),
         used_inodes: usage.inodes,
         free_inodes: FREE_INODES,
+        quota: false,
     };
     if let Ok(quota) = u64::try_from(record.quota_bytes) {
         reply.total_bytes = reply.total_bytes.min(quota);
-        reply.free_bytes = reply.free_bytes.min(quota.saturating_sub(usage.bytes));
+        // What is reserved is free until it is written: the reservations are those of data that nobody
+        // sees yet, and of the one who asks among others.
+        let left = quota.saturating_sub(usage.bytes);
+        reply.quota = left < reply.free_bytes;
+        reply.free_bytes = reply.free_bytes.min(left);
     }
     if let Ok(quota) = u64::try_from(record.quota_names) {
         reply.free_inodes = reply.free_inodes.min(quota.saturating_sub(usage.names));

@@ -27,6 +27,7 @@ pub fn write(cx: &mut Change<'_, '_>, op: &metad::Write) -> OpResult<(Attr, u64)
     let base = if op.append { node.row.size } else { 0 };
     let end = base.checked_add(op.size).filter(|&end| end <= FILE_SIZE_MAX);
     let size = node.row.size.max(end.ok_or(ErrorCode::TooBig)?);
+    cx.use_credit(op.credit)?;
     let (mut added, mut freed) = (0, 0);
     for extent in &op.extents {
         let run = checked_run(extent, base, size)?;

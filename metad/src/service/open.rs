@@ -28,7 +28,7 @@ pub(super) async fn open(
     let file = InodeKey::new(BucketId(request.bucket), InodeId(request.inode));
     if request.inode == NAMESPACE_INODE {
         let grant = leader.leases.open(file, session, true).await?;
-        return Ok(wire::OpenReply { attr: None, lease: Some(grant.into()), extents: None });
+        return Ok(wire::OpenReply { lease: Some(grant.into()), ..Default::default() });
     }
     // Before the pin, so that a wrong number leaves nothing behind.
     node.read(|t| ops::getattr(t, file.bucket, file.inode)).await?;
@@ -57,13 +57,13 @@ async fn describe(
             Some(FileKind::Regular) => Some(ops::extents(t, file.bucket, file.inode, 0, EXTENTS)?),
             _ => None,
         };
-        Ok((attr, extents))
+        Ok((attr, extents, ops::has_byte_quota(t, file.bucket)?))
     };
-    let (attr, mut extents) = node.read(read).await?;
+    let (attr, mut extents, quota) = node.read(read).await?;
     if let Some(extents) = &mut extents {
         super::blocks::complete(node, leader, &mut extents.locations, Rights::READ);
     }
-    Ok(wire::OpenReply { attr: Some(attr), lease: Some(grant.into()), extents })
+    Ok(wire::OpenReply { attr: Some(attr), lease: Some(grant.into()), extents, quota })
 }
 
 /// Releasing what is not open is nothing.

@@ -304,6 +304,30 @@ impl Key for WriterKey {
     }
 }
 
+/// A bucket's room by the session that has reserved it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReservationKey {
+    pub session: SessionId,
+    pub bucket: BucketId,
+}
+
+impl ReservationKey {
+    pub fn prefix(session: SessionId) -> Vec<u8> {
+        words(&[session.0])
+    }
+}
+
+impl Key for ReservationKey {
+    fn encode(&self) -> Vec<u8> {
+        words(&[self.session.0, self.bucket.0])
+    }
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut w = Words(bytes);
+        let key = ReservationKey { session: SessionId(w.u64()?), bucket: BucketId(w.u64()?) };
+        w.end(key)
+    }
+}
+
 /// What must be done about a block by a background worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

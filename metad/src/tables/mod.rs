@@ -20,7 +20,7 @@ use ozone_types::{BlockId, BlockdId, BucketId, ContainerId, SessionId};
 pub use blocks::{block_work, put_block};
 pub use keys::{
     BlockRefKey, BlockWorkKey, BucketKey, DedupKey, DirectoryKey, DirectoryOrderKey, ExtentKey,
-    InodeKey, Key, VolumeKey, Work, WriterKey, XattrKey,
+    InodeKey, Key, ReservationKey, VolumeKey, Work, WriterKey, XattrKey,
 };
 pub use values::{Present, Raw, Value, XattrValue, extent_block};
 
@@ -52,6 +52,9 @@ pub const CONTAINERS: Table<ContainerId, log::ContainerRecord> = Table::new(17, 
 pub const BLOCKDS: Table<BlockdId, log::BlockdRecord> = Table::new(18, "blockds");
 const COUNTERS: Table<(), log::Counters> = Table::new(19, "counters");
 pub const XATTRS: Table<XattrKey, XattrValue> = Table::new(20, "xattrs");
+/// Room of a bucket's quota that a session may fill; [`BUCKET_USAGE`] has the sum.
+pub const RESERVATIONS: Table<ReservationKey, log::ReservationRecord> =
+    Table::new(21, "reservations");
 
 /// All tables, for opening the store. A number is never used again for another table.
 pub const ALL: &[(TableId, &str)] = &[
@@ -75,6 +78,7 @@ pub const ALL: &[(TableId, &str)] = &[
     (BLOCKDS.id, BLOCKDS.name),
     (COUNTERS.id, COUNTERS.name),
     (XATTRS.id, XATTRS.name),
+    (RESERVATIONS.id, RESERVATIONS.name),
 ];
 
 /// The first inode number given; 0 is no inode, and 1 is what FUSE calls a mount's root.

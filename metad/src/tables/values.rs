@@ -84,7 +84,8 @@ macro_rules! prost_value {
     )*};
 }
 prost_value!(VolumeRecord BucketRecord BucketPlace BucketUsage DirRecord DirOrderRecord InodeRecord
-    ExtentRecord BlockRefRecord SessionRecord BlockRecord ContainerRecord BlockdRecord Counters);
+    ExtentRecord BlockRefRecord SessionRecord BlockRecord ContainerRecord BlockdRecord Counters
+    ReservationRecord);
 
 impl Checked for log::VolumeRecord {
     fn check(&self) -> Result<(), &'static str> {
@@ -114,6 +115,12 @@ impl Checked for log::BucketPlace {
 impl Checked for log::BucketUsage {
     fn check(&self) -> Result<(), &'static str> {
         Ok(())
+    }
+}
+
+impl Checked for log::ReservationRecord {
+    fn check(&self) -> Result<(), &'static str> {
+        ensure(self.bytes != 0, "nothing is reserved")
     }
 }
 

@@ -20,6 +20,7 @@ mod pjdfstest;
 mod posix;
 mod programs;
 mod quickstart;
+mod quotas;
 mod sh;
 mod turns;
 mod two_mounts;

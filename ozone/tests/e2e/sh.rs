@@ -34,14 +34,14 @@ fn sh(cluster: &Cluster, words: &[&str]) -> Said {
 
 /// A command that says nothing.
 #[track_caller]
-fn quiet(cluster: &Cluster, words: &[&str]) {
+pub fn quiet(cluster: &Cluster, words: &[&str]) {
     let nothing = Said { status: 0, out: String::new(), err: String::new() };
     assert_eq!(sh(cluster, words), nothing, "{words:?}");
 }
 
 /// The output of a command that succeeds.
 #[track_caller]
-fn shown(cluster: &Cluster, words: &[&str]) -> String {
+pub fn shown(cluster: &Cluster, words: &[&str]) -> String {
     let said = sh(cluster, words);
     assert_eq!((said.status, &said.err[..]), (0, ""), "{words:?}");
     said.out
@@ -49,7 +49,7 @@ fn shown(cluster: &Cluster, words: &[&str]) -> String {
 
 /// The first word of the error of a command that is refused.
 #[track_caller]
-fn refused(cluster: &Cluster, words: &[&str]) -> String {
+pub fn refused(cluster: &Cluster, words: &[&str]) -> String {
     let said = sh(cluster, words);
     assert_eq!((said.status, &said.out[..]), (255, ""), "{words:?}: {}", said.err);
     assert!(said.err.trim_end().contains(' '), "{words:?}: {}", said.err);
@@ -82,7 +82,7 @@ fn user() -> String {
 }
 
 /// A field's value, as it is written.
-fn field<'a>(json: &'a str, name: &str) -> &'a str {
+pub fn field<'a>(json: &'a str, name: &str) -> &'a str {
     let key = format!("\"{name}\" : ");
     let (_, rest) = json.split_once(&key).unwrap_or_else(|| panic!("no {name} in {json}"));
     rest.split(['\n', ',']).next().unwrap()

@@ -11,7 +11,7 @@ use super::{Inner, Node, refuse};
 const CLONE_EXTENTS: usize = 2;
 
 impl Inner {
-    pub(super) fn apply(&mut self, session: u64, entry: &Entry) -> FsResult<EntryReply> {
+    pub(super) fn execute(&mut self, session: u64, entry: &Entry) -> FsResult<EntryReply> {
         let mut length = 0;
         let inode = match entry.op.clone().unwrap() {
             Op::Create(create) => self.create(create, entry)?,
@@ -56,6 +56,7 @@ impl Inner {
                 clone.to
             }
             Op::Accessed(read) => return Ok(self.accessed(&read)),
+            Op::Reserve(reserve) => return self.reserve(session, &reserve),
             Op::ReleaseBlock(release) => return self.release_block(session, &release),
             other => panic!("the fake does not know {other:?}"),
         };

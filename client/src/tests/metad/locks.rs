@@ -58,6 +58,7 @@ impl FakeMetad {
             send(&session, ended);
         }
         inner.end_locks(id);
+        inner.quota.reserved.remove(&id);
         drop(inner);
         self.changed.notify_waiters();
     }

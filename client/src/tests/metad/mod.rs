@@ -2,6 +2,7 @@
 
 mod apply;
 mod locks;
+mod quota;
 mod serve;
 
 use std::collections::{BTreeMap, HashMap};
@@ -74,6 +75,7 @@ struct Inner {
     free_bytes: u64,
     down: bool,
     locks: locks::Locks,
+    quota: quota::Quota,
 }
 
 /// The cluster's metad; several clients share one.
@@ -141,6 +143,7 @@ impl FakeMetad {
     pub fn end_sessions(&self) {
         let mut inner = self.inner.lock();
         inner.locks.fail_over();
+        inner.quota.reserved.clear();
         for session in std::mem::take(&mut inner.sessions).into_values() {
             if let Some(down) = session.down {
                 let ended = session_down::Message::Ended(Ended { why: "test".into() });
@@ -268,6 +271,7 @@ impl FakeMetad {
                 send(session, ended);
                 inner.sessions.remove(&id);
                 inner.end_locks(id);
+                inner.quota.reserved.remove(&id);
             }
             session_up::Message::Hello(_) => panic!("Hello twice"),
             session_up::Message::Lock(_)

@@ -108,6 +108,7 @@ impl Metad for Handle {
                 block.epoch += 1;
             }
         }
+        let reserved = inner.quota.reserved.clone();
         let saved = (inner.nodes.clone(), inner.names.clone());
         let mut entries = Vec::new();
         let mut refused = None;
@@ -127,12 +128,14 @@ impl Metad for Handle {
                     let (entry, code) = (at as u32, err.code() as u32);
                     refused = Some(Refused { entry, code, detail: String::new() });
                     (inner.nodes, inner.names) = saved;
+                    inner.quota.reserved = reserved;
                     entries.clear();
                     break;
                 }
             }
         }
-        let reply = CommitReply { entries, refused };
+        let quota = inner.quota.limit.is_some();
+        let reply = CommitReply { entries, refused, quota };
         let session = inner.sessions.get_mut(&request.session).unwrap();
         session.dedup.retain(|first, _| *first > request.acked_sequence);
         assert!(session.dedup.len() <= 64, "too many batches outstanding");
@@ -146,7 +149,8 @@ impl Metad for Handle {
 
     async fn resolve_bucket(&self, _: ResolveBucketRequest) -> FsResult<ResolveBucketReply> {
         self.0.check(0)?;
-        Ok(ResolveBucketReply { bucket: 1, root: ROOT, ..ResolveBucketReply::default() })
+        let quota = self.0.inner.lock().quota.limit.is_some();
+        Ok(ResolveBucketReply { bucket: 1, root: ROOT, quota, ..ResolveBucketReply::default() })
     }
 
     async fn lookup(&self, request: LookupRequest) -> FsResult<NodeReply> {
@@ -257,7 +261,8 @@ impl Metad for Handle {
         }
         inner.next += 1;
         let lease = Some(Lease { kind: kind as i32, epoch: inner.next });
-        Ok(OpenReply { attr: page.attr, lease, extents: Some(page) })
+        let quota = inner.quota.limit.is_some();
+        Ok(OpenReply { attr: page.attr, lease, extents: Some(page), quota })
     }
 
     async fn release(&self, request: ReleaseRequest) -> FsResult<ReleaseReply> {

@@ -9,6 +9,7 @@ mod links;
 mod model;
 mod quotas;
 mod ranges;
+mod room;
 mod soundness;
 mod usage;
 mod xattrs;
@@ -175,7 +176,7 @@ impl Bed {
     fn commit_replies(&mut self, ops: Vec<Op>) -> Result<Vec<EntryReply>, Refused> {
         let batch = self.batch(ops);
         match self.run(Kind::Commit(batch)) {
-            Reply::Commit(CommitReply { refused: Some(refused), entries }) => {
+            Reply::Commit(CommitReply { refused: Some(refused), entries, .. }) => {
                 assert!(entries.is_empty());
                 Err(refused)
             }

@@ -16,7 +16,7 @@ fn volume_quota(bytes: Option<i64>, names: Option<i64>) -> Kind {
     })
 }
 
-fn bucket_quota(bucket: &str, bytes: Option<i64>, names: Option<i64>) -> Kind {
+pub(super) fn bucket_quota(bucket: &str, bytes: Option<i64>, names: Option<i64>) -> Kind {
     Kind::UpdateBucket(UpdateBucketRequest {
         volume: "vol1".into(),
         bucket: bucket.into(),
@@ -34,7 +34,7 @@ impl Bed {
         }
     }
 
-    fn bucket(&self, command: Kind) -> BucketInfo {
+    pub(super) fn bucket(&self, command: Kind) -> BucketInfo {
         match self.run(command) {
             Reply::Bucket(info) => info,
             other => panic!("{other:?}"),

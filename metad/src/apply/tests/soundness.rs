@@ -117,7 +117,7 @@ fn wrong_counts_are_found() {
         let wrong = log::BlockRecord { live: block.live + 1, ..block };
         assert!(found(&bed, |txn| tables::BLOCKS.put(txn, &key, &wrong)), "{key:?}");
     }
-    let usage = log::BucketUsage { bytes: 1, names: 1, inodes: 1 };
+    let usage = log::BucketUsage { bytes: 1, names: 1, inodes: 1, reserved: 1 };
     assert!(found(&bed, |txn| tables::BUCKET_USAGE.put(txn, &bed.bucket, &usage)));
 }
 

@@ -15,6 +15,7 @@ impl Pair {
         runs: &[(u64, u64)],
         hole: u64,
         [kill, scatter, append]: [bool; 3],
+        credit: u64,
     ) -> (Op, ModelResult<(TypedAttr, u64)>) {
         let mut write = model::Write { kill_suid_sgid: kill, append, ..Default::default() };
         let mut extents = Vec::new();
@@ -40,6 +41,7 @@ impl Pair {
             mtime: write.mtime.map(Into::into),
             kill_suid_sgid: kill,
             append,
+            credit,
         });
         (op, self.model.write(now, inode, &write))
     }

@@ -3,6 +3,7 @@
 
 mod compare;
 mod data;
+mod quota;
 mod work;
 mod xattrs;
 
@@ -19,6 +20,7 @@ use super::*;
 use crate::error::{OpError, OpResult};
 use crate::ops;
 use compare::{assert_same, assert_version, compare_content, compare_xattrs};
+use quota::Quotas;
 use work::{Action, NAMES, Pick, Step, action, name};
 
 /// The real tables and the model side by side.
@@ -32,6 +34,9 @@ struct Pair {
     block: BlockId,
     fill: u8,
     before: BTreeMap<u64, Attr>,
+    quotas: Quotas,
+    /// Another session, that only reserves.
+    other: Option<SessionId>,
     /// What happened how often: steps by their name and outcome.
     seen: BTreeMap<(&'static str, &'static str), u32>,
 }
@@ -51,6 +56,8 @@ impl Pair {
             block,
             fill: 0,
             before: BTreeMap::new(),
+            quotas: Quotas::default(),
+            other: None,
             seen: BTreeMap::new(),
         }
     }
@@ -89,6 +96,11 @@ impl Pair {
             Action::Batch { steps, repeat } => self.batch(steps, *repeat),
             Action::Purge { max_rows } => self.purge(*max_rows),
             Action::Checkpoint => self.bed.store.checkpoint_now().unwrap(),
+            Action::Quotas { bytes, names } => self.set_quotas(*bytes, *names),
+            Action::Reserve { other, bytes, least, release } => {
+                self.reserve(*other, *bytes, *least, *release);
+            }
+            Action::EndOther => self.end_other(),
             Action::NewBlock => {
                 let length = self.blocks[&self.block].len() as u64;
                 let block = Some(self.block.into());
@@ -101,12 +113,19 @@ impl Pair {
     }
 
     fn batch(&mut self, steps: &[Step], repeat: bool) {
-        let model_before = self.model.clone();
+        let (model_before, quotas_before) = (self.model.clone(), self.quotas.clone());
         self.bed.clock += 1;
         let now = Timestamp::new(self.bed.clock, 5);
         let (mut ops, mut results) = (Vec::new(), Vec::new());
         for step in steps {
-            let (op, result) = self.step(now, step);
+            let used = self.used();
+            let (op, mut result) = self.step(now, step);
+            if result.is_ok() {
+                let credit = if let Op::Write(write) = &op { write.credit } else { 0 };
+                let now = self.used();
+                let charged = self.quotas.charge(self.bed.session, used, now, credit);
+                result = charged.and(result);
+            }
             ops.push(op);
             let failed = result.is_err();
             let outcome = result.as_ref().err().map_or("ok", |code| code.text());
@@ -132,7 +151,7 @@ impl Pair {
             let refused = reply.refused.expect("the model refuses, the tables do not");
             let answered = ErrorCode::from_wire(refused.code);
             assert_eq!((refused.entry as usize, answered), (results.len() - 1, Some(*code)));
-            self.model = model_before;
+            (self.model, self.quotas) = (model_before, quotas_before);
             return;
         }
         assert_eq!(reply.refused, None, "the tables refuse, the model does not");
@@ -156,8 +175,9 @@ impl Pair {
     /// bytes that a clone has done, or where an append begins.
     fn step(&mut self, now: Timestamp, step: &Step) -> (Op, ModelResult<(TypedAttr, u64)>) {
         let (op, result) = match *step {
-            Step::Write { inode, ref runs, hole, kill, scatter, append } => {
-                return self.write(now, self.pick(inode), runs, hole, [kill, scatter, append]);
+            Step::Write { inode, ref runs, hole, kill, scatter, append, credit } => {
+                let flags = [kill, scatter, append];
+                return self.write(now, self.pick(inode), runs, hole, flags, credit);
             }
             Step::Clone { from, to, from_offset, to_offset, length, kill } => {
                 return self.clone_range(now, (from, from_offset), (to, to_offset), length, kill);
@@ -340,9 +360,9 @@ impl Pair {
             compare_xattrs(&view, bucket, inode, &self.model);
         }
         let usage = tables::BUCKET_USAGE.need(&view, &bucket).unwrap();
-        assert_eq!(usage.names, self.model.names());
         assert_eq!(usage.inodes, self.model.inodes().count() as u64);
         drop(view);
+        self.compare_usage();
         self.before = now;
     }
 }
@@ -398,6 +418,11 @@ fn the_random_work_is_worth_its_time() {
         ("truncate", &["ok", "IS_A_DIRECTORY", "FILE_TOO_BIG"]),
         ("write", &["ok", "IS_A_DIRECTORY", "INVALID_REQUEST"]),
         ("append", &["ok", "IS_A_DIRECTORY", "FILE_TOO_BIG"]),
+        ("create", &["QUOTA_EXCEEDED"]),
+        ("link", &["QUOTA_EXCEEDED"]),
+        ("write", &["QUOTA_EXCEEDED", "QUOTA_RESERVED"]),
+        ("append", &["QUOTA_EXCEEDED", "QUOTA_RESERVED"]),
+        ("reserve", &["ok", "QUOTA_EXCEEDED", "QUOTA_RESERVED"]),
         ("create", &["an ACL inherited"]),
         ("mkdir", &["an ACL inherited"]),
         ("setattr", &["of an ACL"]),

@@ -12,19 +12,79 @@ pub(super) enum Pick {
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Create { at: (Pick, u8), mode: u32, umask: u32, uid: u32, gid: u32 },
-    Mkdir { at: (Pick, u8), mode: u32, umask: u32, gid: u32 },
-    Symlink { at: (Pick, u8), length: usize },
-    Link { inode: Pick, at: (Pick, u8) },
-    Unlink { at: (Pick, u8) },
-    Rmdir { at: (Pick, u8) },
-    Rename { from: (Pick, u8), to: (Pick, u8), mode: u8 },
-    Setattr { inode: Pick, size: Option<u64>, mode: Option<u32>, owner: Option<u32>, times: u8 },
-    Write { inode: Pick, runs: Vec<(u64, u64)>, hole: u64, kill: bool, scatter: bool, append: bool },
-    Punch { inode: Pick, offset: u64, length: u64, size: u64, kill: bool },
-    Clone { from: Pick, to: Pick, from_offset: u64, to_offset: u64, length: u64, kill: bool },
-    SetXattr { inode: Pick, name: u8, value: Value, flags: u8 },
-    RemoveXattr { inode: Pick, name: u8 },
+    Create {
+        at: (Pick, u8),
+        mode: u32,
+        umask: u32,
+        uid: u32,
+        gid: u32,
+    },
+    Mkdir {
+        at: (Pick, u8),
+        mode: u32,
+        umask: u32,
+        gid: u32,
+    },
+    Symlink {
+        at: (Pick, u8),
+        length: usize,
+    },
+    Link {
+        inode: Pick,
+        at: (Pick, u8),
+    },
+    Unlink {
+        at: (Pick, u8),
+    },
+    Rmdir {
+        at: (Pick, u8),
+    },
+    Rename {
+        from: (Pick, u8),
+        to: (Pick, u8),
+        mode: u8,
+    },
+    Setattr {
+        inode: Pick,
+        size: Option<u64>,
+        mode: Option<u32>,
+        owner: Option<u32>,
+        times: u8,
+    },
+    Write {
+        inode: Pick,
+        runs: Vec<(u64, u64)>,
+        hole: u64,
+        kill: bool,
+        scatter: bool,
+        append: bool,
+        credit: u64,
+    },
+    Punch {
+        inode: Pick,
+        offset: u64,
+        length: u64,
+        size: u64,
+        kill: bool,
+    },
+    Clone {
+        from: Pick,
+        to: Pick,
+        from_offset: u64,
+        to_offset: u64,
+        length: u64,
+        kill: bool,
+    },
+    SetXattr {
+        inode: Pick,
+        name: u8,
+        value: Value,
+        flags: u8,
+    },
+    RemoveXattr {
+        inode: Pick,
+        name: u8,
+    },
 }
 
 /// An attribute's value.
@@ -58,6 +118,20 @@ pub(super) enum Action {
     },
     Checkpoint,
     NewBlock,
+    /// Quotas of so much more than is in use now, or none.
+    Quotas {
+        bytes: Option<i64>,
+        names: Option<i64>,
+    },
+    /// Room is reserved, by another session too.
+    Reserve {
+        other: bool,
+        bytes: u64,
+        least: u64,
+        release: u64,
+    },
+    /// The other session ends.
+    EndOther,
 }
 
 pub(super) const NAMES: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", &[b'l'; 255]];
@@ -200,6 +274,7 @@ fn step() -> impl Strategy<Value = Step> {
     let run = prop_oneof![(0..4000u64, 1..1500u64), (0..12u64, 1..5u64)];
     let runs = prop::collection::vec(run, 0..4);
     let any_mode = prop_oneof![0..0o10000u32, any::<u32>()];
+    let credit = prop_oneof![2 => Just(0), 2 => 0..3000u64];
     prop_oneof![
         4 => (place(), mode(), umask(), 0..3u32, 0..3u32)
             .prop_map(|(at, mode, umask, uid, gid)| Step::Create { at, mode, umask, uid, gid }),
@@ -216,9 +291,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(inode, size, mode, owner, times)| {
                 Step::Setattr { inode, size, mode, owner, times }
             }),
-        7 => (file_pick(), runs, 0..100u64, any::<[bool; 3]>())
-            .prop_map(|(inode, runs, hole, [kill, scatter, append])| {
-                Step::Write { inode, runs, hole, kill, scatter, append }
+        7 => (file_pick(), runs, 0..100u64, any::<[bool; 3]>(), credit)
+            .prop_map(|(inode, runs, hole, [kill, scatter, append], credit)| {
+                Step::Write { inode, runs, hole, kill, scatter, append, credit }
             }),
         6 => range_step(),
         8 => xattr_step(),
@@ -235,6 +310,13 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
         2 => (1..5u32).prop_map(|max_rows| Action::Purge { max_rows }),
         1 => Just(Action::Checkpoint),
         1 => Just(Action::NewBlock),
+        2 => (prop::option::weighted(0.7, -5..6000i64), prop::option::weighted(0.3, -1..6i64))
+            .prop_map(|(bytes, names)| Action::Quotas { bytes, names }),
+        5 => (any::<bool>(), 0..5000u64, 0..3000u64, prop_oneof![2 => Just(0), 1 => 0..3000u64])
+            .prop_map(|(other, bytes, least, release)| {
+                Action::Reserve { other, bytes, least, release }
+            }),
+        1 => Just(Action::EndOther),
     ]
 }
 
