@@ -43,6 +43,7 @@ const S_IFREG: u32 = 0o100000;
 
 /// A store with a volume, a bucket, a session and inode numbers to use.
 struct Bed {
+    disk: SimDisk,
     store: Store,
     bucket: BucketId,
     root: InodeId,
@@ -55,18 +56,25 @@ struct Bed {
     local: u64,
     /// Every command and its reply.
     history: RefCell<Vec<(Vec<u8>, Vec<u8>)>>,
+    /// How many of them the last checkpoint has.
+    durable: usize,
 }
 
 fn bare_store() -> Store {
-    let disk = SimDisk::new();
+    open_store(&SimDisk::new())
+}
+
+fn open_store(disk: &SimDisk) -> Store {
     let options = StoreOptions { cache_bytes: 1 << 20, ..Default::default() };
     Store::open(disk.disk(), Path::new("/tables"), MetadState::TABLES, options).unwrap()
 }
 
 impl Bed {
     fn new() -> Bed {
+        let disk = SimDisk::new();
         let mut bed = Bed {
-            store: bare_store(),
+            store: open_store(&disk),
+            disk,
             bucket: BucketId(0),
             root: InodeId(0),
             session: SessionId(0),
@@ -75,6 +83,7 @@ impl Bed {
             clock: 0,
             local: 0,
             history: RefCell::default(),
+            durable: 0,
         };
         let volume = CreateVolumeRequest { name: "vol1".into(), ..Default::default() };
         bed.run(Kind::CreateVolume(volume));
@@ -122,6 +131,24 @@ impl Bed {
         let reply = self.store.update(|txn| MetadState.apply(txn, &bytes)).unwrap();
         self.history.borrow_mut().push((bytes, reply.clone()));
         reply
+    }
+
+    fn checkpoint(&mut self) {
+        self.store.checkpoint_now().unwrap();
+        self.durable = self.history.borrow().len();
+    }
+
+    /// Loses power: the commands since the last checkpoint come again, and make the same of it.
+    fn crash(&mut self, seed: u64) {
+        let before = self.dump();
+        self.disk.crash(seed);
+        drop(std::mem::replace(&mut self.store, bare_store()));
+        self.store = open_store(&self.disk);
+        for (command, reply) in &self.history.borrow()[self.durable..] {
+            let again = self.store.update(|txn| MetadState.apply(txn, command)).unwrap();
+            assert!(again == *reply, "another reply to {:?}", log::Command::decode(&command[..]));
+        }
+        assert!(self.dump() == before, "the same commands made other rows");
     }
 
     /// The same commands give the same replies and the same rows elsewhere, whenever checkpoints

@@ -95,7 +95,8 @@ impl Pair {
         match action {
             Action::Batch { steps, repeat } => self.batch(steps, *repeat),
             Action::Purge { max_rows } => self.purge(*max_rows),
-            Action::Checkpoint => self.bed.store.checkpoint_now().unwrap(),
+            Action::Checkpoint => self.bed.checkpoint(),
+            Action::Crash { seed } => self.bed.crash(*seed),
             Action::Quotas { bytes, names } => self.set_quotas(*bytes, *names),
             Action::Reserve { other, bytes, least, release } => {
                 self.reserve(*other, *bytes, *least, *release);

@@ -117,6 +117,9 @@ pub(super) enum Action {
         max_rows: u32,
     },
     Checkpoint,
+    Crash {
+        seed: u64,
+    },
     NewBlock,
     /// Quotas of so much more than is in use now, or none.
     Quotas {
@@ -309,6 +312,7 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
         30 => (steps, any::<bool>()).prop_map(|(steps, repeat)| Action::Batch { steps, repeat }),
         2 => (1..5u32).prop_map(|max_rows| Action::Purge { max_rows }),
         1 => Just(Action::Checkpoint),
+        1 => any::<u64>().prop_map(|seed| Action::Crash { seed }),
         1 => Just(Action::NewBlock),
         2 => (prop::option::weighted(0.7, -5..6000i64), prop::option::weighted(0.3, -1..6i64))
             .prop_map(|(bytes, names)| Action::Quotas { bytes, names }),
