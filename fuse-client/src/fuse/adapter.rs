@@ -18,11 +18,12 @@ use ozone_types::lock::FileLock;
 use ozone_types::{ErrorCode, FsResult};
 use tokio::runtime::Handle as Runtime;
 
-use super::answer::{Asked, Call, answer};
+use super::answer::{Asked, Call};
 use super::arguments::{Setting, Shown};
 use super::asker::{Asker, asker};
 use super::convert::{self, COPY_MAX, Numbers, appends, open_mode, owned, rename_flags, time_set};
-use super::reply::{Listing, Reply, Then, View, Xattr};
+use super::reply::{Listing, Reply, Then, Xattr};
+use super::running::Running;
 use super::session::negotiate;
 use super::write_budget::WriteBudget;
 use crate::look::{Looking, Operation, Outcome};
@@ -57,7 +58,8 @@ impl<B: Backend> Adapter<B> {
 
     /// What the access log shows of a call beside its inode; while nobody reads it, nothing is done.
     fn asked(&self, call: Call, arguments: fmt::Arguments<'_>) -> Running<'_, B> {
-        Running { adapter: self, asked: Asked::new(&self.looking, call, arguments) }
+        let asked = Asked::new(&self.looking, call, arguments);
+        Running { runtime: &self.runtime, vfs: &self.vfs, numbers: self.numbers, asked }
     }
 
     /// [`Running::run`] of a call that says it all.
@@ -87,36 +89,6 @@ impl<B: Backend> Adapter<B> {
         let reply = Listing { vfs: self.vfs.clone(), handle, reply };
         let asked = self.asked(call, format_args!("from {offset}, fh {}", handle.0));
         asked.run(reply, async move |vfs| vfs.readdir(call.inode, handle, offset, attrs).await);
-    }
-}
-
-/// A call that is about to be run.
-struct Running<'a, B: Backend> {
-    adapter: &'a Adapter<B>,
-    asked: Asked,
-}
-
-impl<B: Backend> Running<'_, B> {
-    /// Runs an operation of the vfs and replies with its result: on this thread if it need not wait.
-    fn run<T, F>(self, reply: impl Reply<T>, operation: impl FnOnce(Arc<Vfs<B>>) -> F)
-    where
-        T: Send + 'static,
-        F: Future<Output = FsResult<T>> + Send + 'static,
-    {
-        let Running { adapter, asked } = self;
-        let (numbers, vfs) = (adapter.numbers, adapter.vfs.clone());
-        let operation = operation(adapter.vfs.clone());
-        answer(&adapter.runtime, asked, operation, move |asked, result| match result {
-            Ok(result) => {
-                asked.answered(reply.outcome(&result));
-                reply.tell(&View { numbers, keep: &|attr| vfs.keep(attr) }, result);
-            }
-            Err(err) => {
-                let errno = convert::errno(&err);
-                asked.answered(Outcome::error(errno.code()));
-                reply.refuse(errno);
-            }
-        });
     }
 }
 

@@ -11,6 +11,7 @@ mod kernel;
 #[cfg(test)]
 mod mounted;
 mod reply;
+mod running;
 mod session;
 mod write_budget;
 

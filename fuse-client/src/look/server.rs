@@ -290,7 +290,6 @@ fn log(stream: &UnixStream, state: &State, looking: &Looking) -> io::Result<()> 
     let listening = looking.listeners.listen();
     let mut processes = Processes::default();
     say(stream, &Answer::Listening)?;
-    stream.set_nonblocking(false)?;
     while !state.ended.load(Ordering::Acquire) {
         let dropped = listening.dropped();
         if dropped > 0 {

@@ -90,7 +90,7 @@ fn stats(target: &Target) -> Result<Stats, Failure> {
 
 /// Above the lines, again whenever the last one has left the screen.
 const HEADER: &str = "\
--------------------fuse------------------- ----metad--- ---cache-- ------blockd------ ----queue------ --mem
+--------------------fuse------------------- ----metad---- --cache--- ------blockd----- -----queue------ -mem-
   ops/s  mean   p99 err/s  wait  read write   req/s  mean  hit  used  read write  mean dirty batch lock  used";
 
 /// When the header comes.
