@@ -16,7 +16,8 @@ pub struct ClientConfig {
     pub subdirectory: String,
     /// Told to metad for people who look at its sessions.
     pub mountpoint: String,
-    /// Ceiling in bytes of dirty data, data in flight and cached data together.
+    /// Ceiling in bytes of dirty data, data in flight and cached data together. What is remembered of
+    /// names and attributes may take a quarter of it more.
     pub memory: u64,
     /// Which reads are seen in the access time.
     pub access_times: AccessTimes,
