@@ -14,8 +14,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fuser::*;
 use ozone_client::LockWait;
+use ozone_types::FsResult;
 use ozone_types::lock::FileLock;
-use ozone_types::{ErrorCode, FsResult};
 use tokio::runtime::Handle as Runtime;
 
 use super::answer::{Asked, Call};
@@ -102,15 +102,8 @@ impl<B: Backend> Filesystem for Adapter<B> {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (call, name) = (self.call(Operation::Lookup, request, parent), owned(name));
-        self.asked(call, format_args!("{}", Shown(&name))).run(reply, async move |vfs| {
-            match vfs.lookup(call.inode, &name).await {
-                Ok(attr) => Ok(Ok(attr)),
-                Err(err) if err.code() == ErrorCode::NotFound => {
-                    Ok(Err(vfs.keep_absent(call.inode, &name)))
-                }
-                Err(err) => Err(err),
-            }
-        });
+        self.asked(call, format_args!("{}", Shown(&name)))
+            .run(reply, async move |vfs| vfs.lookup(call.inode, &name).await);
     }
 
     /// Nothing is kept per lookup.

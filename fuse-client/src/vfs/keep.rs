@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use ozone_types::{Attr, FileKind, InodeId};
+use ozone_types::{Attr, FileKind};
 
-use super::{Backend, Vfs, name};
+use super::{Backend, Vfs};
 
 const SETUID_SETGID: u32 = 0o6000;
 
@@ -20,10 +20,5 @@ impl<B: Backend> Vfs<B> {
             true => Duration::ZERO,
             false => self.client.keep(attr),
         }
-    }
-
-    /// Of the answer that there is no such name.
-    pub fn keep_absent(&self, parent: InodeId, child: &[u8]) -> Duration {
-        name(child).map_or(Duration::ZERO, |name| self.client.keep_absent(parent, &name))
     }
 }

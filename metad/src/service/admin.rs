@@ -166,21 +166,8 @@ async fn status(node: &Arc<Node>, _: wire::StatusRequest) -> FsResult<wire::Stat
     if let Some(leader) = leader {
         reply.grace = leader.sessions.in_grace();
         reply.workers = leader.workers.list().into_iter().map(worker_info).collect();
-        for session in leader.sessions.with(|t| t.list()) {
-            let (opens, leases) = leader.leases.counts(session.id);
-            reply.session_list.push(wire::SessionInfo {
-                id: session.id.0,
-                host: session.owner.host,
-                pid: session.owner.pid,
-                mountpoint: session.owner.mountpoint,
-                opens,
-                leases,
-                connected: session.connected,
-                locks: leader.locks.count(session.id),
-                claimed: session.claimed,
-                ..Default::default()
-            });
-        }
+        let sessions = leader.sessions.with(|t| t.list()).into_iter();
+        reply.session_list = sessions.map(|s| inspect::session_info(&leader, s)).collect();
     }
     Ok(reply)
 }

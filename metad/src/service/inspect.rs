@@ -12,6 +12,7 @@ use crate::leader::Leader;
 use crate::leases::Hold;
 use crate::node::Node;
 use crate::ops;
+use crate::sessions::SessionView;
 use crate::tables::InodeKey;
 
 /// Open files of one page.
@@ -38,24 +39,31 @@ pub(super) async fn list_sessions(
     let opened: BTreeMap<SessionId, _> =
         node.read(|t| Ok(ops::sessions(t)?)).await?.into_iter().collect();
     let now = node.clock.boottime();
-    let sessions = leader.sessions.with(|t| t.list()).into_iter().map(|session| {
-        let (opens, leases) = leader.leases.counts(session.id);
-        wire::SessionInfo {
-            id: session.id.0,
-            host: session.owner.host,
-            pid: session.owner.pid,
-            mountpoint: session.owner.mountpoint,
-            opens,
-            leases,
-            connected: session.connected,
-            locks: leader.locks.count(session.id),
+    let sessions =
+        leader.sessions.with(|t| t.list()).into_iter().map(|session| wire::SessionInfo {
             silent_ms: now.saturating_sub(session.last_heard).as_millis() as u64,
-            claimed: session.claimed,
             opened: opened.get(&session.id).and_then(|record| record.opened),
-        }
-    });
+            ..session_info(&leader, session)
+        });
     let lease_ms = u32::try_from(node.config.lease_ms).unwrap_or(u32::MAX);
     Ok(wire::ListSessionsReply { sessions: sessions.collect(), lease_ms })
+}
+
+/// What this leader knows of a session without asking the tables or the clock.
+pub(super) fn session_info(leader: &Leader, session: SessionView) -> wire::SessionInfo {
+    let (opens, leases) = leader.leases.counts(session.id);
+    wire::SessionInfo {
+        id: session.id.0,
+        host: session.owner.host,
+        pid: session.owner.pid,
+        mountpoint: session.owner.mountpoint,
+        opens,
+        leases,
+        connected: session.connected,
+        locks: leader.locks.count(session.id),
+        claimed: session.claimed,
+        ..Default::default()
+    }
 }
 
 /// Error: NOT_FOUND. Of one that is ending already the end may still be on its way to the log.

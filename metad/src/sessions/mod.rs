@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 pub use stream::serve;
-pub use table::{Owner, SessionTable, StreamId};
+pub use table::{Owner, SessionTable, SessionView, StreamId};
 
 /// Messages that may wait for a client to read them. A client that lets it fill up loses its stream;
 /// what it has missed is sent again on the next one.
