@@ -82,8 +82,8 @@ pub(super) fn negotiate(config: &mut KernelConfig) {
         Flags::FUSE_FLOCK_LOCKS,
         // Files opened with O_APPEND, and shared ones, can still be mapped.
         Flags::FUSE_DIRECT_IO_ALLOW_MMAP,
-        // A handle of name_to_handle_at(2) would not outlive the kernel's cache.
-        Flags::FUSE_NO_EXPORT_SUPPORT,
+        // Inode numbers are for ever, so a handle of name_to_handle_at(2) is: `.` is looked up in it.
+        Flags::FUSE_EXPORT_SUPPORT,
     ];
     for flag in wanted {
         if config.add_capabilities(flag).is_err() {
