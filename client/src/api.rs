@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use ozone_types::{Attr, FileKind, FileName, InodeId, Timestamp};
+use ozone_types::{Attr, FileKind, FileName, InodeFlags, InodeId, Timestamp};
 
 /// Whoever caches what this client told it: the kernel, for a mount. Called from threads that may
 /// block, never while a lock of the client is held.
@@ -38,6 +38,8 @@ pub struct SetAttr {
     pub ctime: Option<TimeSet>,
     /// Clear setuid, and setgid where the group may execute.
     pub kill_suid_sgid: bool,
+    /// All of the inode's flags.
+    pub flags: Option<InodeFlags>,
 }
 
 /// The attributes of an inode to be made.
@@ -153,6 +155,8 @@ pub enum LockWait<'a> {
 pub struct OpenMode {
     pub read: bool,
     pub write: bool,
+    /// Every write goes to the end (O_APPEND), as a file with the flag of that name asks for.
+    pub append: bool,
     /// Reading it is not seen in its access time (O_NOATIME).
     pub noatime: bool,
 }

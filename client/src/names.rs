@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use ozone_proto::metad::*;
 use ozone_types::limits::SYMLINK_MAX;
-use ozone_types::{Attr, ErrorCode, FileKind, FileName, FsError, FsResult, InodeId, Timestamp};
+use ozone_types::{
+    Attr, ErrorCode, FileKind, FileName, FsError, FsResult, InodeFlags, InodeId, Timestamp,
+};
 
 use crate::api::{
     DirEntry, DirPage, NewNode, OpenMode, Owner, RenameFlags, SetAttr, StatFs, TimeSet,
@@ -246,10 +248,18 @@ impl Core {
             mtime: time(set.mtime),
             ctime: time(set.ctime),
             kill_suid_sgid: set.kill_suid_sgid,
+            flags: set.flags.map(InodeFlags::bits),
+            touch: ![set.atime, set.mtime].iter().any(|time| matches!(time, Some(TimeSet::At(_)))),
         };
         let held = Held::new(self, inode, false);
         let reply = self.change_behind(held.file(), entry::Op::Setattr(op)).await?;
-        self.lay_over_or_ask(wire_attr(reply.attr)?).await
+        let attr = wire_attr(reply.attr)?;
+        if set.flags.is_some() {
+            held.file().state.lock().saw(&attr);
+            // The kernel does not know that an ioctl(2) has changed the ctime.
+            self.invalidate_attr(inode);
+        }
+        self.lay_over_or_ask(attr).await
     }
 
     pub async fn create(
@@ -298,7 +308,7 @@ impl Core {
             // A new leader or session may not know that the file is open.
             open::pin(self, held.file(), true, true).await?;
         }
-        let mode = OpenMode { read: true, write: true, noatime: false };
+        let mode = OpenMode { read: true, write: true, ..OpenMode::default() };
         Ok((attr, OpenFile::new(self.clone(), held, mode, false)))
     }
 

@@ -175,6 +175,7 @@ impl Backend for Fake {
             attr.atime = set.atime.map_or(attr.atime, time);
             attr.mtime = set.mtime.map_or(attr.mtime, time);
             attr.ctime = now();
+            attr.flags = set.flags.unwrap_or(attr.flags);
             if let Some(size) = set.size {
                 attr.size = size;
                 node.data.resize(size as usize, 0);

@@ -126,6 +126,7 @@ impl From<&t::Attr> for metad::Attr {
             btime: Some(a.btime.into()),
             version: a.version,
             xattrs: a.xattrs,
+            flags: a.flags.bits(),
         }
     }
 }
@@ -151,6 +152,7 @@ impl TryFrom<metad::Attr> for t::Attr {
             btime: time(a.btime),
             version: a.version,
             xattrs: a.xattrs,
+            flags: t::InodeFlags::new(a.flags).map_err(|_| protocol("inode flags"))?,
         })
     }
 }
@@ -235,6 +237,7 @@ mod tests {
             btime: at(12),
             version: 13,
             xattrs: true,
+            flags: t::InodeFlags::APPEND,
         };
         assert_eq!(t::Attr::try_from(metad::Attr::from(&attr)).unwrap(), attr);
         let wire = metad::Attr { kind: 3, ..metad::Attr::from(&attr) };

@@ -1,6 +1,7 @@
 //! File attributes as every layer sees them.
 
 use crate::ids::InodeId;
+use crate::inode_flags::InodeFlags;
 
 /// What an inode is. The numbers are those of `mode & S_IFMT >> 12`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,4 +80,5 @@ pub struct Attr {
     pub version: u64,
     /// Has extended attributes; POSIX ACLs that are stored are some of them.
     pub xattrs: bool,
+    pub flags: InodeFlags,
 }

@@ -22,6 +22,8 @@ pub const TESTS: &[Need] = &[
     need_of("fusermount3", "fuse3"),
     need_of("setfattr", "attr"),
     need_of("setfacl", "acl"),
+    need_of("chattr", "e2fsprogs"),
+    need_of("setpriv", "util-linux"),
     need_of("git", "git"),
     need_of("sqlite3", "sqlite3"),
     need_of("gcc", "gcc"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ozone_proto::metad::{self, Entry, entry::Op};
 use ozone_types::limits::BATCH_ENTRIES_MAX;
-use ozone_types::{Attr, Timestamp};
+use ozone_types::{Attr, InodeFlags, Timestamp};
 
 use super::{File, State};
 use crate::api::AccessTime;
@@ -45,6 +45,7 @@ impl State {
     pub fn saw(&mut self, attr: &Attr) {
         let mut attr = attr.clone();
         self.lay_access_over(&mut attr);
+        self.flags = attr.flags;
         let changed = attr.mtime.max(attr.ctime);
         self.times = Some(Times { accessed: attr.atime, changed });
     }
@@ -66,7 +67,9 @@ pub fn note(core: &Core, file: &Arc<File>, directory: bool) -> bool {
     }
     let now = core.clock.wall();
     let mut state = file.state.lock();
-    let Some(times) = state.times.filter(|times| times.is_due(policy.when, now)) else {
+    let due = |times: &Times| times.is_due(policy.when, now);
+    let Some(times) = state.times.filter(due).filter(|_| !state.flags.has(InodeFlags::NOATIME))
+    else {
         return false;
     };
     state.times = Some(Times { accessed: now, ..times });

@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use ozone_proto::metad::{Lease, LeaseKind, OpenInode};
-use ozone_types::{Attr, BucketId, FsError, InodeId, Timestamp};
+use ozone_types::{Attr, BucketId, FsError, InodeFlags, InodeId, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -101,6 +101,8 @@ pub struct State {
     pub errors: Errors,
     /// Since when committing waits for room of the quota.
     pub patience: Patience,
+    /// What metad has told of the inode's flags, while it is open.
+    pub flags: InodeFlags,
     /// The times as far as they are known here, while the inode is open.
     pub times: Option<Times>,
     /// The last read that metad has not been told of; the file is then in `Core::accessed`.

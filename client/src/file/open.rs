@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ozone_proto::metad::{ExtentsReply, LeaseKind, OpenReply, OpenRequest};
-use ozone_types::{Attr, ErrorCode, FsError, FsResult, InodeId};
+use ozone_types::{Attr, ErrorCode, FsError, FsResult, InodeFlags, InodeId};
 
 use super::accessed;
 use super::extents::Extent;
@@ -16,7 +16,7 @@ use crate::core::Core;
 /// Opens that are repeated because their answer was outdated when it arrived.
 const ATTEMPTS: usize = 3;
 
-/// Opens a file. Errors: those of metad's Open.
+/// Opens a file. Errors: those of metad's Open; OPERATION_NOT_PERMITTED where the inode's flags forbid it.
 pub async fn open(core: &Arc<Core>, inode: InodeId, mode: OpenMode) -> FsResult<OpenFile> {
     if mode.write {
         core.check_writable()?;
@@ -28,6 +28,9 @@ pub async fn open(core: &Arc<Core>, inode: InodeId, mode: OpenMode) -> FsResult<
         leased.then_some(state.revokes)
     };
     pin(core, held.file(), mode.write, true).await?;
+    if mode.write {
+        held.file().state.lock().may_write(mode.append)?;
+    }
     let keep_cache = {
         let state = held.file().state.lock();
         let leased = state.lease_kind() != LeaseKind::LeaseNone;
@@ -38,6 +41,17 @@ pub async fn open(core: &Arc<Core>, inode: InodeId, mode: OpenMode) -> FsResult<
         core.invalidate_attr(inode);
     }
     Ok(OpenFile::new(core.clone(), held, mode, keep_cache))
+}
+
+impl State {
+    /// What the inode's flags (chattr) say of writing. Errors: OPERATION_NOT_PERMITTED.
+    pub fn may_write(&self, append: bool) -> FsResult<()> {
+        let forbidden = match append {
+            true => InodeFlags::IMMUTABLE,
+            false => InodeFlags::IMMUTABLE | InodeFlags::APPEND,
+        };
+        if self.flags.has(forbidden) { Err(ErrorCode::Perm.into()) } else { Ok(()) }
+    }
 }
 
 /// Opens a directory, so that it stays when it is removed.

@@ -84,6 +84,8 @@ async fn write_part(
         pin(core, file, true, false).await?;
         core.session.wait_valid().await;
         open.check()?;
+        // A descriptor of before the file became immutable; that it only grows is the open's matter.
+        file.state.lock().may_write(true)?;
         if core.credits.limited() && part.credit.is_none() && is_leased(file) {
             part.credit = credit::hold(core, len).await;
         }

@@ -102,7 +102,7 @@ async fn create(client: &Client, text: &str) -> Arc<OpenFile> {
 }
 
 async fn open(client: &Client, inode: InodeId, write: bool) -> Arc<OpenFile> {
-    client.open(inode, OpenMode { read: true, write, noatime: false }).await.unwrap()
+    client.open(inode, OpenMode { read: true, write, ..OpenMode::default() }).await.unwrap()
 }
 
 async fn write(client: &Client, file: &OpenFile, offset: u64, data: &[u8]) {

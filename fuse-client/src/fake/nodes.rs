@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ozone_client::NewNode;
-use ozone_types::{Attr, ErrorCode, FileKind, FileName, FsResult, InodeId, Timestamp};
+use ozone_types::{Attr, ErrorCode, FileKind, FileName, FsResult, InodeFlags, InodeId, Timestamp};
 
 use super::xattrs::Xattrs;
 
@@ -103,6 +103,7 @@ fn attr(inode: InodeId, kind: FileKind, node: NewNode) -> Attr {
         btime: now,
         version: 0,
         xattrs: false,
+        flags: InodeFlags::NONE,
     }
 }
 

@@ -22,6 +22,7 @@ use super::answer::{Asked, Call};
 use super::arguments::{Setting, Shown};
 use super::asker::{Asker, asker};
 use super::convert::{self, COPY_MAX, Numbers, appends, open_mode, owned, rename_flags, time_set};
+use super::ioctl::Ioctl;
 use super::reply::{Listing, Reply, Then, Xattr};
 use super::running::Running;
 use super::session::negotiate;
@@ -310,10 +311,10 @@ impl<B: Backend> Filesystem for Adapter<B> {
     // Data.
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (mode, append) = (open_mode(flags), appends(flags));
+        let mode = open_mode(flags);
         let call = self.call(Operation::Open, request, number);
         self.asked(call, format_args!("flags {:#o}", flags.0))
-            .run(reply, async move |vfs| vfs.open(call.inode, mode, append).await);
+            .run(reply, async move |vfs| vfs.open(call.inode, mode).await);
     }
 
     fn create(
@@ -546,16 +547,27 @@ impl<B: Backend> Filesystem for Adapter<B> {
 
     fn ioctl(
         &self,
-        _request: &Request,
-        _number: INodeNo,
+        request: &Request,
+        number: INodeNo,
         _handle: FileHandle,
         _flags: IoctlFlags,
-        _command: u32,
-        _data: &[u8],
+        command: u32,
+        data: &[u8],
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(Errno::ENOTTY);
+        let ioctl = match Ioctl::decode(command, data) {
+            Ok(ioctl) => ioctl,
+            Err(errno) => return reply.error(Errno::from_i32(errno)),
+        };
+        let call = self.call(Operation::Ioctl, request, number);
+        self.asked(call, format_args!("{ioctl:?}")).run(reply, async move |vfs| {
+            let flags = match ioctl {
+                Ioctl::SetFlags(flags) => vfs.set_flags(call.inode, flags).await?,
+                _ => vfs.flags(call.inode).await?,
+            };
+            Ok(ioctl.answer(flags))
+        });
     }
 
     // Extended attributes.

@@ -11,7 +11,9 @@ use fuser::{
 };
 use ozone_client::{Allocate, OpenMode, Seek, StatFs, TimeSet, XattrMode};
 use ozone_types::lock::{FileLock, LockFamily, LockKind, LockRange};
-use ozone_types::{Attr, ErrorCode, FileKind, FsError, FsResult, InodeId, Timestamp, limits};
+use ozone_types::{
+    Attr, ErrorCode, FileKind, FsError, FsResult, InodeFlags, InodeId, Timestamp, limits,
+};
 
 use crate::vfs::{self, Entry, Handle, Opened, Write};
 
@@ -79,6 +81,7 @@ impl Numbers {
             btime: unknown,
             version: 0,
             xattrs: false,
+            flags: InodeFlags::NONE,
         };
         entry.attr.as_ref().map_or_else(|| self.attr(&dot()), |attr| self.attr(attr))
     }
@@ -114,6 +117,7 @@ pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
     OpenMode {
         read: access != OpenAccMode::O_WRONLY,
         write: access != OpenAccMode::O_RDONLY,
+        append: appends(flags),
         noatime: flags.0 & libc::O_NOATIME != 0,
     }
 }
@@ -315,6 +319,7 @@ mod tests {
             btime: Timestamp::new(4, 40),
             version: 9,
             xattrs: false,
+            flags: InodeFlags::NONE,
         }
     }
 
@@ -454,12 +459,12 @@ mod tests {
             (libc::O_RDWR, true, true),
             (libc::O_WRONLY | libc::O_APPEND | libc::O_TRUNC, false, true),
         ] {
+            let append = flags & libc::O_APPEND != 0;
             assert_eq!(
                 open_mode(OpenFlags(flags)),
-                OpenMode { read, write, noatime: false },
+                OpenMode { read, write, append, noatime: false },
                 "{flags:o}"
             );
-            assert_eq!(appends(OpenFlags(flags)), flags & libc::O_APPEND != 0);
         }
     }
 

@@ -7,6 +7,7 @@ mod answer;
 mod arguments;
 mod asker;
 mod convert;
+mod ioctl;
 mod kernel;
 #[cfg(test)]
 mod mounted;

@@ -70,6 +70,7 @@ refuse! {
     ReplyDirectoryPlus,
     ReplyEmpty,
     ReplyEntry,
+    ReplyIoctl,
     ReplyLock,
     ReplyLseek,
     ReplyOpen,
@@ -146,6 +147,13 @@ impl Reply<u32> for ReplyWrite {
 
     fn outcome(&self, len: &u32) -> Outcome {
         Outcome::bytes((*len).into())
+    }
+}
+
+/// ioctl.
+impl Reply<Bytes> for ReplyIoctl {
+    fn tell(self, _view: &View<'_>, answer: Bytes) {
+        self.ioctl(0, &answer);
     }
 }
 

@@ -12,6 +12,7 @@ mod backend;
 mod copy_file_range;
 mod create;
 mod fallocate;
+mod flags;
 mod flush;
 mod fsync;
 mod fsyncdir;

@@ -17,11 +17,11 @@ pub struct Opened {
 }
 
 impl<B: Backend> Vfs<B> {
-    /// `append` is O_APPEND: the kernel would take the offset from a size that may be out of date,
-    /// so such a file is not cached and each write finds the true end.
-    pub async fn open(&self, inode: InodeId, mode: OpenMode, append: bool) -> FsResult<Opened> {
+    /// With O_APPEND the kernel would take the offset from a size that may be out of date, so such a file
+    /// is not cached and each write finds the true end.
+    pub async fn open(&self, inode: InodeId, mode: OpenMode) -> FsResult<Opened> {
         let open = self.client.open(inode, mode).await?;
-        Ok(self.opened(open, append, mode.write))
+        Ok(self.opened(open, mode.append, mode.write))
     }
 
     pub(super) fn opened(&self, open: Arc<B::File>, append: bool, write: bool) -> Opened {

@@ -50,6 +50,7 @@ impl<B: Backend> Vfs<B> {
             mtime: changes.mtime,
             ctime: changes.ctime,
             kill_suid_sgid,
+            flags: None,
         };
         self.client.setattr(inode, set).await
     }

@@ -18,11 +18,12 @@ use crate::error::{OpResult, refuse};
 /// Answers the target's attributes and the bytes done, from the beginning of the range: fewer than
 /// asked for where the source ends, or where it has more than CLONE_EXTENTS_MAX extents; with none
 /// nothing changes. Holes become holes. Errors, the source's first: STALE_INODE, IS_A_DIRECTORY,
-/// INVALID_REQUEST for what is no regular file; FILE_TOO_BIG; INVALID_REQUEST where ranges of one
+/// INVALID_REQUEST for what is no regular file; EPERM (chattr); FILE_TOO_BIG; INVALID_REQUEST where ranges of one
 /// file overlap.
 pub fn clone(cx: &mut Change<'_, '_>, op: &metad::Clone) -> OpResult<(Attr, u64)> {
     let from = regular_file(cx, op.from)?;
     let mut to = regular_file(cx, op.to)?;
+    to.may_grow()?;
     let length = op.length.min(from.row.size.saturating_sub(op.from_offset));
     if length == 0 {
         return Ok((to.attr(), 0));

@@ -31,7 +31,7 @@ pub fn create(cx: &mut Change<'_, '_>, op: &metad::Create) -> OpResult<Attr> {
     Ok(node.attr())
 }
 
-/// The directory and the name in it that something new is to have.
+/// The directory and the name in it that something new is to have. Errors: as create; EPERM (chattr).
 pub(super) fn free_name(
     cx: &Change<'_, '_>,
     parent: u64,
@@ -42,5 +42,6 @@ pub(super) fn free_name(
     if names::find(cx.txn, &parent, &name)?.is_some() {
         return Err(ErrorCode::Exists.into());
     }
+    parent.may_grow()?;
     Ok((parent, name))
 }

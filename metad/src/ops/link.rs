@@ -12,7 +12,7 @@ use crate::error::{OpResult, refuse};
 use crate::tables::InodeKey;
 
 /// Errors in Linux's order: STALE (the inode), then as create (parent, name, EEXIST), EPERM for a
-/// directory, ENOENT for an inode without names, EMLINK.
+/// directory (and by chattr), ENOENT for an inode without names, EMLINK.
 pub fn link(cx: &mut Change<'_, '_>, op: &metad::Link) -> OpResult<Attr> {
     let mut node = Node::load(cx.txn, InodeKey::new(cx.bucket, InodeId(op.inode)))?;
     let (mut parent, name) = free_name(cx, op.parent, &op.name)?;
@@ -22,6 +22,7 @@ pub fn link(cx: &mut Change<'_, '_>, op: &metad::Link) -> OpResult<Attr> {
     if node.row.nlink == 0 {
         return refuse(ErrorCode::NotFound, "the inode has lost its last name");
     }
+    node.may_change()?;
     if node.row.nlink >= LINK_MAX {
         return Err(ErrorCode::TooManyLinks.into());
     }

@@ -43,6 +43,7 @@ mod clone;
 mod create;
 mod extents;
 mod getattr;
+mod guard;
 mod keys;
 mod link;
 mod locate;

@@ -69,11 +69,12 @@ impl Node {
         Ok(Node { key, row })
     }
 
-    /// Owner and group of a new inode: below a setgid directory the group is the directory's, and
-    /// a new directory is setgid as well.
+    /// Owner, group and flags of a new inode: below a setgid directory the group is the directory's,
+    /// and a new directory is setgid as well.
     pub fn own(&mut self, parent: &Node, uid: u32, gid: u32) {
         self.row.uid = uid;
         self.row.gid = gid;
+        self.row.flags = parent.flags().inherited().bits();
         if parent.row.mode & SETGID != 0 {
             self.row.gid = parent.row.gid;
             if self.kind() == FileKind::Directory {
@@ -139,6 +140,7 @@ impl Node {
             btime: row.btime,
             version: row.version,
             xattrs: row.xattrs != 0,
+            flags: row.flags,
         }
     }
 }

@@ -12,14 +12,16 @@ use super::{Change, map};
 use crate::error::OpResult;
 
 /// The size never shrinks; a `length` of 0 leaves the bytes alone. Errors: STALE_INODE;
-/// IS_A_DIRECTORY, INVALID_REQUEST for what is no regular file; FILE_TOO_BIG.
+/// IS_A_DIRECTORY, INVALID_REQUEST for what is no regular file; FILE_TOO_BIG; EPERM (chattr).
 pub fn punch(cx: &mut Change<'_, '_>, op: &metad::Punch) -> OpResult<Attr> {
     let mut node = regular_file(cx, op.inode)?;
     let end = op.offset.checked_add(op.length).filter(|&end| end <= FILE_SIZE_MAX);
     let (Some(end), 0..=FILE_SIZE_MAX) = (end, op.size) else {
         return Err(ErrorCode::TooBig.into());
     };
+    node.may_grow()?;
     if op.length != 0 {
+        node.may_change()?;
         let freed = map::free(cx, node.key, op.offset, end)?;
         resize_allocated(cx, &mut node, 0, freed)?;
     }

@@ -3,8 +3,8 @@
 //! Rows: reads both parents, both names, the inodes they lead to, and, when a directory changes its
 //! parent, the directories above the new place; writes what of these has changed.
 //! Errors in Linux's order: parents, old name, new name, EEXIST (NOREPLACE), ENOENT (EXCHANGE), then
-//! ancestry (EINVAL, ENOTEMPTY), then nothing at all if both names lead to one inode, then kinds
-//! (ENOTDIR, EISDIR), then ENOTEMPTY.
+//! ancestry (EINVAL, ENOTEMPTY), then nothing at all if both names lead to one inode, then EPERM
+//! (chattr), then kinds (ENOTDIR, EISDIR), then ENOTEMPTY.
 
 use std::io;
 
@@ -44,6 +44,16 @@ impl Parents {
         self.new.is_some()
     }
 
+    /// Whether `node` may lose its name here and get one there, in the place of what `taken` has.
+    fn may_move(&self, node: &Node, taken: Option<&Node>) -> OpResult<()> {
+        self.old.may_change()?;
+        node.may_change()?;
+        match taken {
+            Some(taken) => self.target().may_change().and_then(|()| taken.may_change()),
+            None => self.target().may_grow(),
+        }
+    }
+
     fn put(&self, cx: &mut Change<'_, '_>) {
         self.old.put(cx);
         if let Some(new) = &self.new {
@@ -76,6 +86,7 @@ pub fn rename(cx: &mut Change<'_, '_>, op: &metad::Rename) -> OpResult<Attr> {
         Some(target) if target.inode == source.inode => return Ok(node.attr()),
         Some(target) if op.exchange => {
             let mut other = Node::named(cx.txn, InodeKey::new(cx.bucket, target.inode))?;
+            parents.may_move(&node, Some(&other))?;
             names::redirect(cx, &mut parents.old, &old_name, &source, &other)?;
             names::redirect(cx, parents.target_mut(), &new_name, &target, &node)?;
             if other.is_dir() {
@@ -85,13 +96,14 @@ pub fn rename(cx: &mut Change<'_, '_>, op: &metad::Rename) -> OpResult<Attr> {
             other.put(cx);
         }
         Some(target) => {
-            let mut victim = replaceable(cx, &source, &target)?;
+            let mut victim = replaceable(cx, &parents, &node, &target)?;
             names::remove(cx, &mut parents.old, &old_name, &source)?;
             names::redirect(cx, parents.target_mut(), &new_name, &target, &node)?;
             victim.unlinked(cx)?;
             victim.put(cx);
         }
         None => {
+            parents.may_move(&node, None)?;
             names::remove(cx, &mut parents.old, &old_name, &source)?;
             names::add(cx, parents.target_mut(), &new_name, &node)?;
         }
@@ -105,14 +117,20 @@ pub fn rename(cx: &mut Change<'_, '_>, op: &metad::Rename) -> OpResult<Attr> {
     Ok(node.attr())
 }
 
-/// The inode that loses its name to another one.
-fn replaceable(cx: &Change<'_, '_>, source: &Target, target: &Target) -> OpResult<Node> {
-    match (source.is_dir(), target.is_dir()) {
+/// The inode that loses its name to `node`.
+fn replaceable(
+    cx: &Change<'_, '_>,
+    parents: &Parents,
+    node: &Node,
+    target: &Target,
+) -> OpResult<Node> {
+    let victim = Node::named(cx.txn, InodeKey::new(cx.bucket, target.inode))?;
+    parents.may_move(node, Some(&victim))?;
+    match (node.is_dir(), victim.is_dir()) {
         (true, false) => return Err(ErrorCode::NotDir.into()),
         (false, true) => return Err(ErrorCode::IsDir.into()),
         (true, true) | (false, false) => {}
     }
-    let victim = Node::named(cx.txn, InodeKey::new(cx.bucket, target.inode))?;
     if victim.is_dir() && victim.row.entries != 0 {
         return Err(ErrorCode::NotEmpty.into());
     }

@@ -8,7 +8,7 @@ use super::{Change, names};
 use crate::error::OpResult;
 use crate::tables::InodeKey;
 
-/// Errors: the parent's, the name's, NOT_FOUND, NOT_A_DIRECTORY, DIRECTORY_NOT_EMPTY.
+/// Errors: the parent's, the name's, NOT_FOUND, NOT_A_DIRECTORY, EPERM (chattr), DIRECTORY_NOT_EMPTY.
 pub fn rmdir(cx: &mut Change<'_, '_>, op: &metad::Rmdir) -> OpResult<Attr> {
     let mut parent = Node::directory(cx.txn, InodeKey::new(cx.bucket, InodeId(op.parent)))?;
     let name = FileName::new(&op.name)?;
@@ -17,6 +17,8 @@ pub fn rmdir(cx: &mut Change<'_, '_>, op: &metad::Rmdir) -> OpResult<Attr> {
         return Err(ErrorCode::NotDir.into());
     }
     let mut node = Node::named(cx.txn, InodeKey::new(cx.bucket, target.inode))?;
+    parent.may_change()?;
+    node.may_change()?;
     if node.row.entries != 0 {
         return Err(ErrorCode::NotEmpty.into());
     }

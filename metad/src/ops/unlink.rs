@@ -9,7 +9,7 @@ use super::{Change, names};
 use crate::error::OpResult;
 use crate::tables::InodeKey;
 
-/// Errors: the parent's, the name's, NOT_FOUND, IS_A_DIRECTORY.
+/// Errors: the parent's, the name's, NOT_FOUND, IS_A_DIRECTORY, EPERM (chattr).
 pub fn unlink(cx: &mut Change<'_, '_>, op: &metad::Unlink) -> OpResult<Attr> {
     let mut parent = Node::directory(cx.txn, InodeKey::new(cx.bucket, InodeId(op.parent)))?;
     let name = FileName::new(&op.name)?;
@@ -18,6 +18,8 @@ pub fn unlink(cx: &mut Change<'_, '_>, op: &metad::Unlink) -> OpResult<Attr> {
         return Err(ErrorCode::IsDir.into());
     }
     let mut node = Node::named(cx.txn, InodeKey::new(cx.bucket, target.inode))?;
+    parent.may_change()?;
+    node.may_change()?;
     names::remove(cx, &mut parent, &name, &target)?;
     node.unlinked(cx)?;
     node.put(cx);

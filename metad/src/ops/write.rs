@@ -20,10 +20,11 @@ use crate::error::{OpError, OpResult, refuse};
 use crate::tables::InodeKey;
 
 /// Answers also where the entry's offsets count from: the file's end for an append, else its beginning.
-/// Errors: STALE_INODE; EISDIR, EINVAL for what is no regular file; EFBIG; EINVAL for an extent
+/// Errors: STALE_INODE; EPERM (chattr); EISDIR, EINVAL for what is no regular file; EFBIG; EINVAL for an extent
 /// beyond the size; BLOCK_NOT_FOUND; BLOCK_SEALED for bytes that the block will never have.
 pub fn write(cx: &mut Change<'_, '_>, op: &metad::Write) -> OpResult<(Attr, u64)> {
     let mut node = regular_file(cx, op.inode)?;
+    node.may_grow()?;
     let base = if op.append { node.row.size } else { 0 };
     let end = base.checked_add(op.size).filter(|&end| end <= FILE_SIZE_MAX);
     let size = node.row.size.max(end.ok_or(ErrorCode::TooBig)?);

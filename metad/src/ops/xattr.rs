@@ -17,7 +17,7 @@ use crate::tables::{INODES, InodeKey, Key, XATTRS, XattrKey, XattrValue};
 
 /// Errors: STALE_INODE; the name's; RANGE for a value that is too long; ALREADY_EXISTS (`create`),
 /// NO_SUCH_ATTRIBUTE (`replace`); an ACL's (see `acl`); NO_SPACE when the names come to more than a
-/// listing may have.
+/// listing may have; EPERM (chattr).
 pub fn set_xattr(cx: &mut Change<'_, '_>, op: &metad::SetXattr) -> OpResult<Attr> {
     let mut node = Node::load(cx.txn, InodeKey::new(cx.bucket, InodeId(op.inode)))?;
     let name = XattrName::new(&op.name)?;
@@ -25,6 +25,7 @@ pub fn set_xattr(cx: &mut Change<'_, '_>, op: &metad::SetXattr) -> OpResult<Attr
         return refuse(ErrorCode::Range, "the attribute's value is too long");
     }
     let exists = value(cx.txn, &node, &name)?.is_some();
+    node.may_change()?;
     if exists && op.create {
         return Err(ErrorCode::Exists.into());
     }
@@ -43,10 +44,11 @@ pub fn set_xattr(cx: &mut Change<'_, '_>, op: &metad::SetXattr) -> OpResult<Attr
     Ok(node.attr())
 }
 
-/// The mode stays what it is, whatever goes. Errors: STALE_INODE; the name's; NO_SUCH_ATTRIBUTE.
+/// The mode stays what it is, whatever goes. Errors: STALE_INODE; the name's; NO_SUCH_ATTRIBUTE; EPERM (chattr).
 pub fn remove_xattr(cx: &mut Change<'_, '_>, op: &metad::RemoveXattr) -> OpResult<Attr> {
     let mut node = Node::load(cx.txn, InodeKey::new(cx.bucket, InodeId(op.inode)))?;
     let name = XattrName::new(&op.name)?;
+    node.may_change()?;
     if !remove(cx, &mut node, &name)? {
         return Err(ErrorCode::NoData.into());
     }

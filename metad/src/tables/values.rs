@@ -3,7 +3,7 @@
 use ozone_proto::common;
 use ozone_proto::metad_log as log;
 use ozone_types::limits::{FILE_SIZE_MAX, SYMLINK_MAX, XATTR_LIST_MAX, XATTR_SIZE_MAX};
-use ozone_types::{BlockId, BlockdId, ContainerId, FileKind, FileName, Replication};
+use ozone_types::{BlockId, BlockdId, ContainerId, FileKind, FileName, InodeFlags, Replication};
 use prost::Message;
 
 /// A table's value.
@@ -151,7 +151,8 @@ impl Checked for log::InodeRecord {
         // Each name has at least one byte and its NUL.
         let names = u64::from(self.xattrs) * 2..=XATTR_LIST_MAX as u64;
         ensure(names.contains(&self.xattr_name_bytes.into()), "wrong bytes of attribute names")?;
-        ensure(self.xattrs != 0 || self.xattr_name_bytes == 0, "names, but no attributes")
+        ensure(self.xattrs != 0 || self.xattr_name_bytes == 0, "names, but no attributes")?;
+        ensure(InodeFlags::new(self.flags).is_ok(), "unknown inode flags")
     }
 }
 

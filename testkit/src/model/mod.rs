@@ -15,7 +15,7 @@ mod xattrs;
 
 use std::collections::BTreeMap;
 
-use ozone_types::{Attr, ErrorCode, FileKind, InodeId, Timestamp};
+use ozone_types::{Attr, ErrorCode, FileKind, InodeFlags, InodeId, Timestamp};
 
 pub use data::{SetAttr, Write};
 pub use names::{Listed, NewNode};
@@ -127,6 +127,7 @@ impl Model {
             btime: time,
             version: 1,
             xattrs: false,
+            flags: InodeFlags::NONE,
         };
         self.inodes.insert(inode, Inode { attr, content, xattrs: BTreeMap::new() });
     }

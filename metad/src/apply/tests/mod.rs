@@ -4,6 +4,7 @@ mod accessed;
 mod batches;
 mod blocks;
 mod buckets;
+mod flags;
 mod keys;
 mod links;
 mod model;

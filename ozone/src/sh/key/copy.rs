@@ -24,7 +24,7 @@ pub async fn copy(
     session::with(metad, address, Use::Change, async |client| {
         let (from, to) = (KeyPath::new(client, from)?, KeyPath::new(client, to)?);
         let source = from.find_file(client).await?;
-        let mode = OpenMode { read: true, write: false, noatime: true };
+        let mode = OpenMode { read: true, noatime: true, ..OpenMode::default() };
         let original = client.open(source.inode, mode).await?;
         store::store(client, &to, async |copy| Ok(share(client, &original, copy).await?)).await
     })

@@ -71,7 +71,7 @@ async fn download(
     out: &mut impl Write,
     failed: impl Fn(io::Error) -> Failure,
 ) -> Outcome {
-    let mode = OpenMode { read: true, write: false, noatime: true };
+    let mode = OpenMode { read: true, noatime: true, ..OpenMode::default() };
     let file = client.open(inode, mode).await?;
     let mut offset = 0;
     loop {

@@ -313,6 +313,7 @@ impl Pair {
             mtime: set.mtime.map(Into::into),
             ctime: set.ctime.map(Into::into),
             kill_suid_sgid: set.kill_suid_sgid,
+            ..Default::default()
         });
         let with_acl = mode.is_some() && self.model.getxattr(inode, work::ACCESS).is_ok();
         let result = self.model.setattr(now, inode, &set);
