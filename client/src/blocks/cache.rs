@@ -1,5 +1,10 @@
-//! Recently read pieces of blocks, by (block, chunk). A block's bytes never change, so nothing in
-//! here can be stale; it is bounded by what dirty data leaves of the memory.
+//! Recently read parts of blocks. A block's bytes never change, so nothing in here can be stale; it is
+//! bounded by what dirty data leaves of the memory.
+//!
+//! What is read and kept as one is a *unit*: an aligned part of a block of one of three sizes. A stream
+//! reads the largest; a read at a random place the smallest that it lies in, and however often it comes
+//! back, nothing more: where a file is larger than the memory, every byte that nobody asked for drives
+//! one out that somebody did.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,17 +20,31 @@ use crate::core::Core;
 
 /// Bytes of a chunk. Small files that were packed side by side come together in one.
 pub const CHUNK: u64 = 1024 * 1024;
-/// A read at a random place brings at first only so much around it.
-const SPOT: u64 = 64 * 1024;
+/// The sizes of units, in bytes. Each is a multiple of the one before.
+const UNITS: [u64; 3] = [64 * 1024, 256 * 1024, CHUNK];
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// A unit: `len` bytes of a block from `start` on, or as many as there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     block: BlockId,
-    chunk: u64,
+    start: u64,
+    len: u64,
+}
+
+impl Key {
+    /// The units that a range lies in, smallest first. It must not cross a chunk's end.
+    fn around(
+        block: BlockId,
+        offset: u64,
+        len: u64,
+    ) -> impl DoubleEndedIterator<Item = Key> + Clone {
+        let aligned = move |unit: u64| Key { block, start: offset / unit * unit, len: unit };
+        UNITS.into_iter().map(aligned).filter(move |key| offset + len <= key.start + key.len)
+    }
 }
 
 /// Bytes of a block from `start` on.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Held {
     start: u64,
     bytes: Bytes,
@@ -50,17 +69,12 @@ pub struct Cache {
 struct State {
     held: LruCache<Key, Held>,
     bytes: u64,
-    /// Reads under way: the range asked for, and where the answer comes.
+    /// Units that are being read, and where the answer comes.
     flights: HashMap<Key, Flight>,
     flying: u64,
 }
 
-#[derive(Clone)]
-struct Flight {
-    start: u64,
-    end: u64,
-    answer: watch::Receiver<Answer>,
-}
+type Flight = watch::Receiver<Answer>;
 
 impl Default for State {
     fn default() -> Self {
@@ -80,10 +94,10 @@ impl Cache {
         self.state.lock().trim(max);
     }
 
-    fn finish(&self, key: Key, flight: &Flight, answer: &FsResult<Held>, max: u64) {
+    fn finish(&self, key: Key, answer: &FsResult<Held>, max: u64) {
         let mut state = self.state.lock();
         state.flights.remove(&key);
-        state.flying -= flight.end - flight.start;
+        state.flying -= key.len;
         if let Ok(held) = answer {
             state.bytes += held.bytes.len() as u64;
             if let Some(old) = state.held.put(key, held.clone()) {
@@ -95,6 +109,16 @@ impl Cache {
 }
 
 impl State {
+    /// A range, if a unit that is held has it.
+    fn find(&mut self, block: BlockId, offset: u64, len: u64) -> Option<Bytes> {
+        Key::around(block, offset, len).find_map(|key| self.held.get(&key)?.get(offset, len))
+    }
+
+    /// The smallest unit around a range that is being read.
+    fn flight(&self, block: BlockId, offset: u64, len: u64) -> Option<Flight> {
+        Key::around(block, offset, len).find_map(|key| self.flights.get(&key).cloned())
+    }
+
     fn trim(&mut self, max: u64) {
         while self.bytes + self.flying > max {
             match self.held.pop_lru() {
@@ -110,7 +134,7 @@ impl State {
 pub enum Access {
     /// With the whole chunk: a stream, or a small file among its neighbours.
     Chunk,
-    /// At a random place.
+    /// At a random place: with little around it.
     Spot,
 }
 
@@ -125,92 +149,73 @@ pub async fn read(
     let mut pieces = Vec::with_capacity(1);
     let (mut at, end) = (offset, offset + len);
     while at < end {
-        let chunk = at / CHUNK;
-        let part = end.min((chunk + 1) * CHUNK) - at;
-        pieces.push(piece(core, Key { block, chunk }, at, part, access).await?);
+        let part = end.min(chunk_end(at)) - at;
+        pieces.push(piece(core, block, at, part, access).await?);
         at += part;
     }
     Ok(pieces)
 }
 
+fn chunk_end(offset: u64) -> u64 {
+    (offset / CHUNK + 1) * CHUNK
+}
+
 /// Begins to read the chunks of a range that are not there, unless memory is short.
 pub fn prefetch(core: &Arc<Core>, block: BlockId, offset: u64, len: u64) {
     let max = core.budget.cache_max();
-    let mut at = offset;
-    while at < offset + len {
-        let chunk = at / CHUNK;
-        let part = (offset + len).min((chunk + 1) * CHUNK) - at;
-        let key = Key { block, chunk };
+    let (mut at, end) = (offset, offset + len);
+    while at < end {
+        let part = end.min(chunk_end(at)) - at;
         {
-            let state = core.cache.state.lock();
-            let full = state.flying + CHUNK > max / 2;
-            let there = state.held.peek(&key).is_some_and(|h| h.get(at, part).is_some());
-            if full {
+            let mut state = core.cache.state.lock();
+            if state.flying + CHUNK > max / 2 {
                 return;
             }
-            if there || state.flights.contains_key(&key) {
+            if state.find(block, at, part).is_some() || state.flight(block, at, part).is_some() {
                 at += part;
                 continue;
             }
         }
-        let want = Want { block, offset: at, len: part as u32, need: part as u32 };
-        take_off(core, key, want, Access::Chunk);
+        take_off(
+            core,
+            Want { block, offset: at, len: part as u32, need: part as u32 },
+            Access::Chunk,
+        );
         at += part;
     }
 }
 
+/// A range within a chunk.
 async fn piece(
     core: &Arc<Core>,
-    key: Key,
+    block: BlockId,
     offset: u64,
     len: u64,
     access: Access,
 ) -> FsResult<Bytes> {
-    let want = Want { block: key.block, offset, len: len as u32, need: len as u32 };
-    let mut access = access;
-    loop {
-        let flight = {
-            let mut state = core.cache.state.lock();
-            if let Some(held) = state.held.get(&key) {
-                if let Some(bytes) = held.get(offset, len) {
-                    core.metrics.cache_hits.inc();
-                    return Ok(bytes);
-                }
-                // The chunk is used again: it is worth having whole.
-                access = Access::Chunk;
-            }
-            state.flights.get(&key).cloned()
-        };
-        let covered = |f: &Flight| f.start <= offset && offset + len <= f.end;
-        match flight {
-            Some(flight) if !covered(&flight) => {
-                // Another part of the chunk is on its way: wait, then look again.
-                let mut answer = flight.answer;
-                let _ = answer.wait_for(Option::is_some).await;
-                access = Access::Chunk;
-            }
-            flight => {
-                let flight = match flight {
-                    Some(flight) => flight,
-                    None => {
-                        core.metrics.cache_misses.inc();
-                        take_off(core, key, want, access)
-                    }
-                };
-                let held = land(flight).await?;
-                if let Some(bytes) = held.get(offset, len) {
-                    return Ok(bytes);
-                }
-                // It was begun when the block was shorter than this reader needs it.
-                let bytes = reader::read(core, want).await?;
-                return Ok(bytes.slice(..len as usize));
-            }
+    let want = Want { block, offset, len: len as u32, need: len as u32 };
+    let flight = {
+        let mut state = core.cache.state.lock();
+        if let Some(bytes) = state.find(block, offset, len) {
+            core.metrics.cache_hits.inc();
+            return Ok(bytes);
         }
+        state.flight(block, offset, len)
+    };
+    let flight = flight.unwrap_or_else(|| {
+        core.metrics.cache_misses.inc();
+        take_off(core, want, access)
+    });
+    if let Some(bytes) = land(flight).await?.get(offset, len) {
+        return Ok(bytes);
     }
+    // It was begun when the block was shorter than this reader needs it.
+    let bytes = reader::read(core, want).await?;
+    Ok(bytes.slice(..len as usize))
 }
 
 async fn land(mut flight: Flight) -> FsResult<Held> {
-    match flight.answer.wait_for(Option::is_some).await {
+    match flight.wait_for(Option::is_some).await {
         Ok(answer) => match &*answer {
             Some(result) => result.clone(),
             None => Err(FsError::new(ErrorCode::ShuttingDown)),
@@ -219,39 +224,55 @@ async fn land(mut flight: Flight) -> FsResult<Held> {
     }
 }
 
-/// Starts a read of the chunk, or of a part around `want`. It goes on when its waiters give up.
-fn take_off(core: &Arc<Core>, key: Key, want: Want, access: Access) -> Flight {
+/// Starts a read of a unit around `want`. It goes on when its waiters give up.
+fn take_off(core: &Arc<Core>, want: Want, access: Access) -> Flight {
     let max = core.budget.cache_max();
-    let short = core.cache.state.lock().flying + CHUNK > max / 2;
-    let access = if short { Access::Spot } else { access };
-    let (first, last) = (key.chunk * CHUNK, (key.chunk + 1) * CHUNK);
-    let want_end = want.offset + u64::from(want.len);
-    let (start, end) = match access {
-        Access::Chunk => (first, last),
-        Access::Spot => (
-            (want.offset / SPOT * SPOT).max(first),
-            want_end.div_ceil(SPOT).saturating_mul(SPOT).min(last),
-        ),
-    };
+    let mut units = Key::around(want.block, want.offset, want.len.into());
     let (tx, answer) = watch::channel(None);
-    let flight = Flight { start, end, answer };
-    {
+    let key = {
         let mut state = core.cache.state.lock();
+        let short = state.flying + CHUNK > max / 2;
+        let unit = if short || access == Access::Spot { units.next() } else { units.next_back() };
+        // The chunk is one, since the range does not cross its end.
+        let len = want.len.into();
+        let key = unit.unwrap_or(Key { block: want.block, start: want.offset, len });
         if let Some(other) = state.flights.get(&key) {
             return other.clone();
         }
-        state.flights.insert(key, flight.clone());
-        state.flying += end - start;
+        state.flights.insert(key, answer.clone());
+        state.flying += key.len;
         state.trim(max);
-    }
-    let (for_task, own) = (core.clone(), flight.clone());
+        key
+    };
+    let for_task = core.clone();
     core.spawn(async move {
         let core = for_task;
-        let need = (want.offset - start) as u32 + want.need;
-        let range = Want { block: key.block, offset: start, len: (end - start) as u32, need };
-        let answer = reader::read(&core, range).await.map(|bytes| Held { start, bytes });
-        core.cache.finish(key, &own, &answer, core.budget.cache_max());
+        let need = (want.offset - key.start) as u32 + want.need;
+        let whole = Want { block: key.block, offset: key.start, len: key.len as u32, need };
+        let held = |bytes| Held { start: key.start, bytes };
+        let answer = reader::read(&core, whole).await.map(held);
+        core.cache.finish(key, &answer, core.budget.cache_max());
         tx.send_replace(Some(answer));
     });
-    flight
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_lie_around_a_range() {
+        let block = BlockId::default();
+        let around = |offset, len| {
+            let keys = Key::around(block, offset, len);
+            keys.map(|key| (key.start >> 10, key.len >> 10)).collect::<Vec<_>>()
+        };
+        assert_eq!(around(0, 4096), [(0, 64), (0, 256), (0, 1024)]);
+        assert_eq!(around(3 << 20 | 70 << 10, 4096), [(3136, 64), (3072, 256), (3072, 1024)]);
+        assert_eq!(around((64 << 10) - 1, 2), [(0, 256), (0, 1024)]);
+        assert_eq!(around(0, 128 << 10), [(0, 256), (0, 1024)]);
+        assert_eq!(around((512 << 10) - 1, 2), [(0, 1024)]);
+        assert_eq!(around(CHUNK, CHUNK), [(1024, 1024)]);
+    }
 }

@@ -198,3 +198,33 @@ async fn memory_stays_under_its_ceiling() {
     client.fsync(&file).await.unwrap();
     assert_eq!(core.budget.dirty(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_read_at_a_random_place_brings_little_and_a_stream_much() {
+    let cluster = Cluster::new();
+    let writer = cluster.client().await;
+    let file = create(&writer, "f").await;
+    let data = pattern(8 << 20, 3);
+    write(&writer, &file, 0, &data).await;
+    writer.fsync(&file).await.unwrap();
+    let inode = file.inode();
+    writer.release(file);
+    let reader = cluster.client().await;
+    let file = open(&reader, inode, false).await;
+    let metrics = &reader.core().metrics;
+    let far = |n: u64| 4096 + (n * 5 % 16) * (256 << 10);
+    for round in 0..3 {
+        for n in 0..16 {
+            let at = far(n);
+            assert_eq!(read(&reader, &file, at, 4096).await, data[at as usize..][..4096]);
+        }
+        assert_eq!(metrics.cache_misses.get(), 16, "round {round}: what was read is kept");
+        assert_eq!(metrics.fetched.get(), 16 * (64 << 10), "and nothing else");
+    }
+    for at in (0..data.len()).step_by(128 << 10) {
+        assert_eq!(read(&reader, &file, at as u64, 128 << 10).await, data[at..][..128 << 10]);
+    }
+    let streamed = metrics.fetched.get() - 16 * (64 << 10);
+    assert!(streamed <= 9 << 20, "{streamed} bytes for a stream of 8 MiB");
+    assert!(metrics.reads.get() < 16 + 16, "{} requests", metrics.reads.get());
+}
