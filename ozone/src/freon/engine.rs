@@ -79,16 +79,28 @@ impl Worker {
     ) -> Attempt<T> {
         let begun = Instant::now();
         let result = work();
-        let took = begun.elapsed();
-        if begun >= self.count_from {
-            let mut record = lock(&self.record);
-            match &result {
-                Ok(value) => record.done(operation, took, bytes(value)),
-                Err(Trouble::Interrupted) => {}
-                Err(_) => record.failed(operation),
-            }
-        }
+        self.count(operation, begun, &result, bytes);
         result
+    }
+
+    /// Counts an operation that has just ended with this result.
+    pub fn count<T>(
+        &mut self,
+        operation: &'static str,
+        begun: Instant,
+        result: &Attempt<T>,
+        bytes: impl FnOnce(&T) -> u64,
+    ) {
+        let took = begun.elapsed();
+        if begun < self.count_from {
+            return;
+        }
+        let mut record = lock(&self.record);
+        match result {
+            Ok(value) => record.done(operation, took, bytes(value)),
+            Err(Trouble::Interrupted) => {}
+            Err(_) => record.failed(operation),
+        }
     }
 }
 

@@ -15,9 +15,11 @@ mod mixed;
 mod options;
 mod place;
 mod progress;
+mod random_read;
 mod record;
 mod report;
 mod run;
+mod scale;
 mod stop;
 mod target;
 mod trouble;
@@ -55,6 +57,11 @@ enum Command {
     /// Operations on objects that exist need those that CREATE_FILE made, with the same prefix.
     #[command(visible_alias = "om-metadata-generator")]
     Ommg(metadata::MetadataArgs),
+    /// Read at random places of keys that ockg or dfsg has written, without a mount or in one (--path).
+    #[command(visible_alias = "ozone-client-random-reader")]
+    Ocrr(random_read::RandomReadArgs),
+    /// Prepare trees of many files, and measure what each operation costs in them.
+    Scale(scale::ScaleArgs),
 }
 
 /// A generator that works through a session unless directories are given.
@@ -73,6 +80,8 @@ pub fn run(args: FreonArgs) -> Outcome {
         Command::Dfsg(args) => keys::generate(&args, in_mount("dfsg", "file-create")),
         Command::Ockrw(args) => mixed::run(&args, anywhere("ockrw", "key-read-write-list")),
         Command::Ommg(args) => metadata::run(&args, anywhere("ommg", "metadata")),
+        Command::Ocrr(args) => random_read::run(&args, anywhere("ocrr", "read")),
+        Command::Scale(args) => scale::run(&args),
         Command::Dfsv(args) => keys::validate(&args, in_mount("dfsv", "file-validate")),
     }
 }

@@ -111,7 +111,8 @@ impl Places {
     }
 }
 
-async fn make_bucket(metad: &[String], volume: &str, bucket: &str) -> Result<(), Failure> {
+/// Makes a volume and a bucket where they are missing.
+pub async fn make_bucket(metad: &[String], volume: &str, bucket: &str) -> Result<(), Failure> {
     let (volume, bucket) = (VolumeName::new(volume)?, BucketName::new(bucket)?);
     let admin = Admin::new(metad.to_vec())?;
     unless_exists(sh::volume::create(&admin, sh::volume::new(&volume)).await)?;

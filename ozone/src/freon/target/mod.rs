@@ -29,6 +29,9 @@ pub trait Target: Send + Sync + fmt::Debug {
     /// What a name stands for: its size in bytes.
     fn lookup(&self, name: &str) -> Attempt<u64>;
 
+    /// Finds a directory: what is asked next of names in it, is about them alone.
+    fn enter(&self, dir: &str) -> Attempt<()>;
+
     fn exists(&self, name: &str) -> Attempt<bool>;
 
     fn rename(&self, from: &str, to: &str) -> Attempt<()>;
@@ -43,7 +46,7 @@ pub trait Target: Send + Sync + fmt::Debug {
 }
 
 /// An open file.
-pub trait Opened: Send {
+pub trait Opened: Send + Sync {
     fn size(&self) -> Attempt<u64>;
 
     /// Fills `buffer` from `offset` on; less only at the end of the file. Answers how many bytes.

@@ -103,6 +103,10 @@ impl Target for Mounted {
         fs::symlink_metadata(&path).map(|meta| meta.len()).map_err(failed(&path))
     }
 
+    fn enter(&self, dir: &str) -> Attempt<()> {
+        self.lookup(dir).map(drop)
+    }
+
     fn exists(&self, name: &str) -> Attempt<bool> {
         let path = self.at(name);
         path.try_exists().map_err(failed(&path))

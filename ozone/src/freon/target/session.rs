@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use ozone_client::{
-    AccessTime, AccessTimes, Client, ClientConfig, NewNode, OpenFile, OpenMode, RenameFlags,
-    SetAttr,
+    AccessTime, AccessTimes, BulkFile, Client, ClientConfig, NewNode, OpenFile, OpenMode,
+    RenameFlags, SetAttr,
 };
 use ozone_platform::real_clock;
 use ozone_types::limits::READDIR_PAGE;
@@ -45,7 +45,7 @@ impl Io {
 }
 
 /// A file made by whoever runs this.
-pub fn new_node(mode: u32) -> NewNode {
+fn new_node(mode: u32) -> NewNode {
     NewNode {
         mode,
         umask: 0,
@@ -79,18 +79,24 @@ impl Bucket {
         Ok(Arc::new(Bucket { client: client?, dirs: RwLock::default(), io }))
     }
 
-    /// For what only a session can do.
-    pub fn client(&self) -> &Arc<Client> {
-        &self.client
+    /// Makes many files in a directory at once.
+    pub fn create_many(&self, dir: &str, files: &[BulkFile]) -> Attempt<()> {
+        let parent = self.dir(dir)?;
+        self.io.wait(dir, self.client.create_many(parent, files, new_node(FILE_MODE)))
     }
 
-    /// Waits for what [`Bucket::client`] does.
-    pub fn wait<T>(&self, name: &str, work: impl Future<Output = FsResult<T>>) -> Attempt<T> {
-        self.io.wait(name, work)
+    pub fn inode(&self, name: &str) -> Attempt<InodeId> {
+        let (parent, last) = self.place(name)?;
+        self.io.wait(name, self.client.lookup(parent, &last)).map(|attr| attr.inode)
+    }
+
+    /// Whether the user wants the run to end.
+    pub fn is_stopped(&self) -> bool {
+        self.io.stop.is_interrupted()
     }
 
     /// The inode of a directory.
-    pub fn dir(&self, dir: &str) -> Attempt<InodeId> {
+    fn dir(&self, dir: &str) -> Attempt<InodeId> {
         if dir.is_empty() {
             return Ok(self.client.root());
         }
@@ -183,6 +189,10 @@ impl Target for Bucket {
     fn lookup(&self, name: &str) -> Attempt<u64> {
         let (parent, last) = self.place(name)?;
         self.io.wait(name, self.client.lookup(parent, &last)).map(|attr| attr.size)
+    }
+
+    fn enter(&self, dir: &str) -> Attempt<()> {
+        self.dir(dir).map(drop)
     }
 
     fn exists(&self, name: &str) -> Attempt<bool> {
