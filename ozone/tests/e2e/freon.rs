@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Output};
 
-use crate::harness::{Cluster, await_some, ozone, run};
+use crate::harness::{Cluster, Role, await_some, ozone, run};
 
 fn freon(cluster: &Cluster, words: &str) -> Command {
     let mut command = cluster.ozone();
@@ -144,7 +144,9 @@ fn several_clients_mixed_loads_and_names() {
             let view = op(&format!("--operation {operation}"));
             assert_eq!(counts(&view)[0].1, 40, "{operation}");
         }
-        let view = op("--operation MIXED --ops LOOKUP_FILE,LIST_STATUS --opsnum 3,1");
+        // Until each thread has had its turn: the quick ones would take all numbers.
+        let mixed = "--operation MIXED --ops LOOKUP_FILE,LIST_STATUS --opsnum 3,1 --duration 2s";
+        let view = op(mixed);
         assert_eq!(counts(&view).len(), 2);
         op("--operation LOOKUP_FILE --random");
         op("--operation RENAME_FILE");
@@ -210,4 +212,102 @@ fn ctrl_c_ends_a_run_with_its_report() {
     // What it says to have done is there.
     let keys = done.min(20);
     run(&mut freon(&cluster, &format!("ockv -n {keys} -p long --size 100")));
+}
+
+#[test]
+fn random_reads_are_verified() {
+    let cluster = Cluster::start();
+    run(&mut freon(&cluster, "ockg -n 4 -s 300KB -p big"));
+    let read = json(&mut freon(&cluster, "ocrr --keys 4 -n 400 -t 4 -p big"));
+    assert_eq!(counts(&read), [("open".to_owned(), 4), ("read".to_owned(), 400)]);
+    assert_eq!(read["operations"][1]["bytes"], 400 * 4096);
+    let mount = cluster.mount();
+    let mut through = freon(&cluster, "ocrr --keys 4 -n 100 -p big -s 10000");
+    run(through.arg("--path").arg(mount.path()));
+    let (status, text) = fails(&mut freon(&cluster, "ocrr --keys 4 -n 10 -p big --seed 1"));
+    assert!(status == 1 && text.contains(": byte "), "{text}");
+    let (_, text) = fails(&mut freon(&cluster, "ocrr --keys 1 --clients 2 -n 10 -p big"));
+    assert!(text.contains("has none of 1 objects") || text.contains("NOT_FOUND"), "{text}");
+}
+
+#[test]
+fn scale_prepares_once_and_measures_each_way() {
+    let cluster = Cluster::start();
+    let mount = cluster.mount();
+    let scale = |words: &str| {
+        let mut command = freon(&cluster, "scale --files 50,600 --per-directory 100 --samples 20");
+        command.args(["--entries", "700", "--extents", "3,1500"]);
+        command.arg("--metad-http").arg(format!("127.0.0.1:{}", cluster.http_port(Role::Metad)));
+        command.args(words.split_whitespace());
+        command
+    };
+    let view = json(scale("--parts tree,directory,extents").arg("--path").arg(mount.path()));
+    let kinds: Vec<_> = view["measurements"].as_array().unwrap().iter().map(key_of).collect();
+    let expected =
+        [("tree", 50), ("tree", 600), ("directory", 700), ("extents", 3), ("extents", 1500)];
+    let expected: Vec<_> = expected
+        .iter()
+        .flat_map(|(kind, size)| {
+            ["session", "mount"].map(|way| (kind.to_string(), *size, way.into()))
+        })
+        .collect();
+    assert_eq!(kinds, expected);
+    let operations = |n: usize| counts(&view["measurements"][n]);
+    let tree: Vec<_> =
+        operations(0).into_iter().map(|(name, count)| format!("{name} {count}")).collect();
+    assert_eq!(
+        tree,
+        [
+            "create 20",
+            "lookup 20",
+            "open 20",
+            "read 4 KiB 20",
+            "readdir page 20",
+            "rename 20",
+            "stat 20",
+            "unlink 20",
+            "write 4 KiB, fsync 20",
+        ]
+    );
+    assert_eq!(view["preparations"].as_array().unwrap().len(), 5);
+    let server = view["server"].as_array().unwrap();
+    assert!(server.iter().all(|s| s["resident_bytes"].as_u64().unwrap() > 0), "{server:?}");
+    assert!(server.last().unwrap()["inodes"].as_u64().unwrap() > 1350);
+    // The tree is what it is said to be.
+    let dirs = fs::read_dir(mount.join("scale/tree-600-100")).unwrap().count();
+    assert_eq!(dirs, 6);
+    assert_eq!(fs::read_dir(mount.join("scale/directory-700")).unwrap().count(), 700);
+    let file = mount.join("scale/tree-600-100/d0000005/f000000599");
+    assert_eq!(fs::metadata(file).unwrap().len(), 4096);
+
+    // A second time all is there.
+    let again = json(&mut scale("--parts tree --alone"));
+    assert_eq!(again["preparations"].as_array().unwrap().len(), 0);
+    assert_eq!(again["measurements"].as_array().unwrap().len(), 2);
+    // What was left unfinished is told.
+    fs::remove_file(mount.join("scale/tree-50-100.ready")).unwrap();
+    let (_, text) = fails(&mut scale("--parts tree"));
+    assert!(text.contains("its preparation was interrupted"), "{text}");
+}
+
+fn key_of(measurement: &serde_json::Value) -> (String, u64, String) {
+    let text = |name: &str| measurement[name].as_str().unwrap().to_owned();
+    (text("kind"), measurement["size"].as_u64().unwrap(), text("way"))
+}
+
+#[test]
+fn requests_are_watched_while_checkpoints_run() {
+    let cluster = Cluster::start();
+    let http = format!("127.0.0.1:{}", cluster.http_port(Role::Metad));
+    let mut scale = freon(&cluster, "scale --parts checkpoint --checkpoints 1 --metad-http");
+    let view = json(scale.arg(http));
+    assert!(view["checkpoints"]["count"].as_u64().unwrap() >= 1, "{view}");
+    assert!(view["checkpoints"]["mean_seconds"].as_f64().unwrap() > 0.0);
+    let counted = counts(&view["checkpoints"]);
+    let of = |name: &str| counted.iter().any(|(operation, n)| operation == name && *n > 0);
+    assert!(of("lookup, between") && of("create, between"), "{counted:?}");
+    assert!(of("lookup, during") && of("create, during"), "{counted:?}");
+    let (_, text) =
+        fails(&mut freon(&cluster, "scale --parts checkpoint --metad-http 127.0.0.1:1"));
+    assert!(text.contains("metad's metrics at 127.0.0.1:1"), "{text}");
 }
