@@ -19,8 +19,10 @@ async fn many_files_are_made_in_few_batches() {
     client.fsync(&source).await.unwrap();
     let share = |n: u64| Share { from: source.inode(), offset: n, length: 100 };
     // More than the numbers that are reserved at a time, and no multiple of a batch.
-    let file =
-        |n: u64| BulkFile { name: name(&format!("f{n}")), share: (n % 2 == 0).then(|| share(n)) };
+    let file = |n: u64| BulkFile {
+        name: name(&format!("f{n}")),
+        share: n.is_multiple_of(2).then(|| share(n)),
+    };
     let files: Vec<BulkFile> = (0..2500).map(file).collect();
     let before = cluster.metad.commits();
     client.create_many(InodeId(ROOT), &files, node()).await.unwrap();

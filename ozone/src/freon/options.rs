@@ -121,7 +121,7 @@ pub enum Spread {
     None,
     /// Each in a directory of its own of one bucket.
     Directories,
-    /// Each in a bucket of its own: `bucket1-0`, `bucket1-1`, …
+    /// Each in a bucket of its own: `bucket1-0`, `bucket1-1`, …; with --path: each in its directory as it is.
     Buckets,
 }
 

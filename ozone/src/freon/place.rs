@@ -27,6 +27,8 @@ pub struct Layout {
     /// Each client has a directory of its own.
     directories: bool,
     clients: u64,
+    /// All clients see all objects under the same names.
+    shared: bool,
 }
 
 impl Layout {
@@ -43,6 +45,19 @@ impl Layout {
     pub fn name(&self, number: impl std::fmt::Display, client: u64) -> String {
         let dir = self.dir(client);
         if dir.is_empty() { number.to_string() } else { format!("{dir}/{number}") }
+    }
+
+    /// How many of the first `objects` a client can see.
+    pub fn seen(&self, objects: u64, client: u64) -> u64 {
+        match self.shared {
+            true => objects,
+            false => (objects + self.clients - 1 - client) / self.clients,
+        }
+    }
+
+    /// The number of the `index`-th that it sees.
+    pub fn nth_seen(&self, index: u64, client: u64) -> u64 {
+        if self.shared { index } else { client + index * self.clients }
     }
 
     /// The client that a number belongs to.
@@ -66,8 +81,12 @@ impl Places {
             1 => Spread::None,
             _ => Spread::Directories,
         });
-        let layout =
-            Layout { prefix, directories: spread == Spread::Directories, clients: clients as u64 };
+        let layout = Layout {
+            prefix,
+            directories: spread == Spread::Directories,
+            clients: clients as u64,
+            shared: spread == Spread::None,
+        };
         let mut places = Places { targets: Vec::new(), sessions: Vec::new(), layout };
         for dir in &args.path {
             places.targets.push(Arc::new(Mounted::new(dir, args.any_filesystem, stop)?));
@@ -137,6 +156,7 @@ mod tests {
             prefix: prefix.to_owned(),
             directories,
             clients,
+            shared: !directories,
         };
         assert_eq!(layout("run", false, 1).name(7, 0), "run/7");
         assert_eq!(layout("", false, 1).name(7, 0), "7");
@@ -146,5 +166,10 @@ mod tests {
             ("run/client1/7".into(), "run/client0/8".into())
         );
         assert_eq!(layout("", true, 2).name("x", 1), "client1/x");
+        let seen: Vec<_> = (0..two.seen(5, 1)).map(|n| two.nth_seen(n, 1)).collect();
+        assert_eq!(seen, [1, 3]);
+        assert_eq!((two.seen(5, 0), two.seen(1, 1)), (3, 0));
+        let all = layout("", false, 2);
+        assert_eq!((all.seen(5, 1), all.nth_seen(4, 1)), (5, 4));
     }
 }

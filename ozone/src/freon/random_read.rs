@@ -71,20 +71,18 @@ pub fn run(args: &RandomReadArgs, generator: Generator) -> Outcome {
     run::with(&args.run, &args.place, generator, prefix, false, |places| {
         let layout = places.layout().clone();
         let targets = places.targets.clone();
-        let clients = targets.len() as u64;
-        let objects = Objects::default();
+        let objects: Vec<Objects> = targets.iter().map(|_| Objects::default()).collect();
         Ok(Arc::new(move |worker: &mut Worker, _: u64| {
-            // One of the objects of this thread's client.
             let client = worker.client as u64;
-            let own = (keys + clients - 1 - client) / clients;
-            if own == 0 {
+            let seen = layout.seen(keys, client);
+            if seen == 0 {
                 let why = format!("client {client} has none of {keys} objects (--keys)");
                 return Err(Trouble::system("nothing to read", std::io::Error::other(why)));
             }
-            let key = client + worker.random.below(own) * clients;
+            let key = layout.nth_seen(worker.random.below(seen), client);
             let name = layout.name(key, client);
             let Object { file, length } =
-                objects.open(worker, &*targets[worker.client], key, &name)?;
+                objects[worker.client].open(worker, &*targets[worker.client], key, &name)?;
             let offset = worker.random.below((length / size).max(1)) * size;
             let wanted = size.min(length.saturating_sub(offset));
             let mut buffer = vec![0; wanted as usize];

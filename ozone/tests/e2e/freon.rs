@@ -224,6 +224,8 @@ fn random_reads_are_verified() {
     let mount = cluster.mount();
     let mut through = freon(&cluster, "ocrr --keys 4 -n 100 -p big -s 10000");
     run(through.arg("--path").arg(mount.path()));
+    // More clients than keys: all read in all of them.
+    run(&mut freon(&cluster, "ocrr --keys 4 -n 100 -p big --clients 6 --spread none"));
     let (status, text) = fails(&mut freon(&cluster, "ocrr --keys 4 -n 10 -p big --seed 1"));
     assert!(status == 1 && text.contains(": byte "), "{text}");
     let (_, text) = fails(&mut freon(&cluster, "ocrr --keys 1 --clients 2 -n 10 -p big"));

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 
 use super::ScaleArgs;
 use super::server::Server;
-use super::tree::filling;
+use super::tree::fill;
 use crate::freon::engine::{Plan, Work, Worker};
 use crate::freon::target::{Bucket, Target};
 use crate::freon::trouble::{Attempt, Trouble};
 
 /// How often metad is asked whether a checkpoint is under way.
 const POLL: Duration = Duration::from_millis(10);
-/// Threads that ask, fill and probe: the first one asks.
-const FILLING: usize = 4;
+/// Threads that ask whether one runs, make files, and probe, in this order.
+const ASKING: usize = 1;
+const FILLING: usize = 1;
 const PROBING: usize = 2;
+/// Files that are made at a time: few enough that others hardly wait for them.
+const BATCH: u64 = 50;
 /// Names that are looked up.
 const NAMES: u64 = 1000;
 /// How long it may take until metad has made as many checkpoints as are to be watched.
@@ -26,6 +29,8 @@ pub struct Watch {
     pub prefix: String,
     /// Checkpoints to be watched.
     pub wanted: u64,
+    /// Files that are made in a second: less than metad can do, so that what is waited for is not these.
+    pub rate: u64,
     pub server: Server,
 }
 
@@ -35,7 +40,9 @@ struct Shared {
     dir: String,
     running: AtomicBool,
     over: AtomicBool,
+    /// Batches of files so far, and since when.
     batches: AtomicU64,
+    begun: Instant,
 }
 
 impl Watch {
@@ -46,17 +53,17 @@ impl Watch {
         for n in 0..NAMES {
             bucket.create(&format!("{dir}/name-{n}"))?.close()?;
         }
-        let fill = filling(bucket.clone(), dir.clone());
         let shared = Shared {
             bucket: bucket.clone(),
             dir,
             running: AtomicBool::new(false),
             over: AtomicBool::new(false),
             batches: AtomicU64::new(0),
+            begun: Instant::now(),
         };
         let plan = Plan {
             duration: Some(LONGEST),
-            ..args.plan("checkpoints", u64::MAX / 4, 1 + FILLING + PROBING)
+            ..args.plan("checkpoints", u64::MAX / 4, ASKING + FILLING + PROBING)
         };
         let work = move |worker: &mut Worker, number: u64| {
             if shared.over.load(Ordering::Relaxed) {
@@ -64,12 +71,20 @@ impl Watch {
                 return Err(Trouble::Interrupted);
             }
             match worker.index {
-                0 => self.ask(&shared),
-                index if index <= FILLING => fill(shared.batches.fetch_add(1, Ordering::Relaxed)),
+                index if index < ASKING => self.ask(&shared),
+                index if index < ASKING + FILLING => self.fill(&shared),
                 _ => probe(worker, &shared, number),
             }
         };
         Ok((plan, Arc::new(work)))
+    }
+
+    /// Makes a batch of files when its time has come.
+    fn fill(&self, shared: &Shared) -> Attempt<()> {
+        let batch = shared.batches.fetch_add(1, Ordering::Relaxed);
+        let due = Duration::from_secs_f64((batch * BATCH) as f64 / self.rate as f64);
+        std::thread::sleep(due.saturating_sub(shared.begun.elapsed()));
+        fill(&shared.bucket, &format!("{}/b{batch:07}", shared.dir), BATCH)
     }
 
     /// Follows metad until it has made as many checkpoints as are wanted.

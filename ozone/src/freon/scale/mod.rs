@@ -109,6 +109,9 @@ pub struct ScaleArgs {
     /// How many checkpoints are watched.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     checkpoints: u64,
+    /// Files that are made in each second meanwhile.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
+    fill_rate: u64,
     /// What contents and random choices follow from.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -280,6 +283,7 @@ impl Scale<'_> {
         let watch = checkpoint::Watch {
             prefix: format!("{}/checkpoint", self.args.prefix),
             wanted: self.args.checkpoints,
+            rate: self.args.fill_rate,
             server: self.server.clone(),
         };
         let (plan, work) = watch.prepare(self.args, &self.bucket)?;

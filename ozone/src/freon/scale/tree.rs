@@ -7,7 +7,7 @@ use ozone_client::{BulkFile, Share};
 use ozone_types::{FileName, InodeId};
 
 use super::{is_ready, set_ready};
-use crate::freon::content::Content;
+use crate::freon::content::{Content, mix};
 use crate::freon::engine::{Work, Worker};
 use crate::freon::target::{Bucket, Target};
 use crate::freon::trouble::{Attempt, Trouble};
@@ -16,6 +16,8 @@ use crate::freon::trouble::{Attempt, Trouble};
 pub const FILE_BYTES: u64 = 4096;
 /// Bytes of the source: more than the client keeps in memory.
 const SOURCE_BYTES: u64 = 128 << 20;
+/// From one piece of the source that files share to the next: what a client reads around a random place.
+const SPOT: u64 = 64 << 10;
 const SOURCE_BUFFER: usize = 1 << 20;
 /// Files of one directory that are made at a time, in a directory without end.
 const SINGLE_BATCH: u64 = 512;
@@ -46,9 +48,11 @@ impl Source {
         Ok(Source { inode: bucket.inode(&name)?, content })
     }
 
-    /// Where in the source the bytes of a file are.
+    /// Where in the source the bytes of a file are. All over it, for few files as for many, so that neither
+    /// fits into the client's memory better; and at so few places that references to them, which metad
+    /// keeps in the order of places, are added at the ends of as many runs.
     fn offset(number: u64) -> u64 {
-        number * FILE_BYTES % SOURCE_BYTES
+        mix(number) % (SOURCE_BYTES / SPOT) * SPOT
     }
 
     fn share(&self, number: u64) -> Share {
@@ -149,20 +153,19 @@ impl Tree {
     }
 }
 
-/// Empty files in a directory of their own, batch after batch without end.
-pub fn filling(bucket: Arc<Bucket>, prefix: String) -> impl Fn(u64) -> Attempt<()> {
-    move |batch| {
-        let dir = format!("{prefix}/b{batch:07}");
-        bucket.make_dirs(&dir)?;
-        let name = |number: u64| FileName::new(format!("f{number:04}").as_bytes());
-        let files = (0..2 * SINGLE_BATCH).map(|n| Ok(BulkFile { name: name(n)?, share: None }));
-        let files = files.collect::<Result<Vec<_>, _>>();
-        bucket.create_many(&dir, &files.map_err(|error| Trouble::cluster(&dir, error))?)
-    }
+/// Makes `count` empty files in a new directory.
+pub fn fill(bucket: &Bucket, dir: &str, count: u64) -> Attempt<()> {
+    bucket.make_dir(dir)?;
+    let name = |number: u64| FileName::new(format!("f{number:04}").as_bytes());
+    let files = (0..count).map(|n| Ok(BulkFile { name: name(n)?, share: None }));
+    let files = files.collect::<Result<Vec<_>, _>>();
+    bucket.create_many(dir, &files.map_err(|error| Trouble::cluster(dir, error))?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -174,6 +177,10 @@ mod tests {
         let single = Tree::new("s", Shape::Single, 1000);
         assert_eq!(single.name(999), "s/directory-1000/f000000999");
         assert_eq!(single.batches(), 2);
-        assert_eq!(Source::offset(SOURCE_BYTES / FILE_BYTES), 0);
+        for files in [100, 10_000] {
+            let places: BTreeSet<_> = (0..files).map(Source::offset).collect();
+            assert!(places.iter().all(|at| at % SPOT == 0 && at + FILE_BYTES <= SOURCE_BYTES));
+            assert!(places.len() as u64 > files.min(SOURCE_BYTES / SPOT) * 9 / 10, "{files}");
+        }
     }
 }
