@@ -55,6 +55,22 @@ pub struct NewNode {
     pub rdev: u32,
 }
 
+/// A regular file of [`Client::create_many`](crate::Client::create_many).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BulkFile {
+    pub name: FileName,
+    /// Its content; empty without.
+    pub share: Option<Share>,
+}
+
+/// Bytes of a file that another one gets as its own, without a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub from: InodeId,
+    pub offset: u64,
+    pub length: u64,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RenameFlags {
     /// Fail with ALREADY_EXISTS where the new name exists.

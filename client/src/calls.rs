@@ -62,7 +62,8 @@ where
 }
 
 impl Core {
-    fn entry(&self, op: entry::Op) -> Entry {
+    /// A change that happens now.
+    pub fn entry(&self, op: entry::Op) -> Entry {
         Entry { time: Some(self.clock.wall().into()), op: Some(op) }
     }
 

@@ -189,6 +189,19 @@ impl Client {
         self.core.create(parent, name, node).await
     }
 
+    /// Makes many regular files in one directory, some hundreds in each Raft entry. The bytes that they
+    /// share must be stored before ([`Client::fsync`]); what its file does not have is not shared. Each
+    /// entry is made wholly or not at all: after an error, the files of those before it are there. Errors:
+    /// as for [`Client::create`] and [`Client::copy_range`]. The first name that exists refuses its entry.
+    pub async fn create_many(
+        &self,
+        parent: InodeId,
+        files: &[BulkFile],
+        node: NewNode,
+    ) -> FsResult<()> {
+        self.core.create_many(parent, files, node).await
+    }
+
     /// A new regular file, opened for reading and writing. ALREADY_EXISTS if the name does.
     pub async fn create_open(
         &self,

@@ -14,6 +14,7 @@
 mod api;
 mod blocks;
 mod budget;
+mod bulk;
 mod calls;
 mod client;
 mod config;

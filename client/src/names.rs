@@ -457,7 +457,7 @@ fn wall(set: TimeSet, now: Timestamp) -> Timestamp {
     }
 }
 
-fn create_op(
+pub fn create_op(
     parent: InodeId,
     name: &FileName,
     inode: InodeId,

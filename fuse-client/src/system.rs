@@ -187,14 +187,6 @@ pub(crate) fn keep_memory_together() {
     }
 }
 
-/// Bytes of memory that this process takes.
-pub(crate) fn resident_memory() -> io::Result<u64> {
-    let text = std::fs::read_to_string("/proc/self/status")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-}
-
 /// Whether statfs(2) on the mountpoint is answered.
 pub(crate) fn answers(mountpoint: &Path) -> io::Result<()> {
     nix::sys::statfs::statfs(mountpoint)?;

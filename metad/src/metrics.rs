@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ozone_platform::memory;
 use ozone_proto::metad_log::BucketUsage;
 use ozone_types::FsError;
 use prometheus_client::collector::Collector;
@@ -120,6 +121,11 @@ impl Collector for Gauges {
         gauge("raft_log_syncs", "Syncs of the Raft log since the start", raft.log_syncs)?;
         gauge("raft_log_records", "Records of the Raft log since the start", raft.log_records)?;
         gauge("raft_checkpoint", "Index of the last checkpoint", raft.checkpoint)?;
+        gauge("raft_checkpoints", "Checkpoints since the start", raft.checkpoints.done)?;
+        let running = raft.checkpoints.running.into();
+        gauge("raft_checkpoint_running", "Whether a checkpoint is under way", running)?;
+        gauge("tables_bytes", "Bytes of the tables' file", raft.tables_bytes)?;
+        gauge("resident_bytes", "Memory of the process", memory::resident().unwrap_or(0))?;
         gauge("overlay_bytes", "Changes that no checkpoint holds", raft.overlay_bytes)?;
         if let Ok(usage) = usage(&node) {
             gauge("alive_bytes", "Bytes that extents of files cover", usage.bytes)?;
@@ -143,6 +149,9 @@ impl Collector for Gauges {
             gauge("locks_held", "File locks held, ranges counted each", locks)?;
             gauge("lock_waiters", "Requests that wait for a lock", waiters)?;
         }
+        let took = ConstGauge::new(raft.checkpoints.took.as_secs_f64());
+        let (name, help) = ("ozone_metad_raft_checkpoint_seconds", "Time that checkpoints took");
+        took.encode(encoder.encode_descriptor(name, help, None, took.metric_type())?)?;
         let name = "ozone_metad_raft_batch_entries";
         let help = "Records of the Raft log that one sync made durable";
         let mut batches = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;

@@ -5,6 +5,7 @@ mod admin;
 mod cluster_client;
 mod completion;
 mod daemon;
+mod freon;
 mod logging;
 mod look;
 mod mount;
@@ -46,6 +47,8 @@ enum Command {
     Sh(sh::ShArgs),
     /// Look into a running cluster.
     Admin(admin::AdminArgs),
+    /// Generate load, and tell how long each operation took.
+    Freon(freon::FreonArgs),
     /// Print what a shell needs to complete the words of this command.
     Completion(completion::CompletionArgs),
 }
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Sh(args) => sh::run(args),
         Command::Admin(args) => admin::run(args),
+        Command::Freon(args) => freon::run(args),
         Command::Completion(args) => completion::run(&args, &mut Cli::command()),
     };
     match outcome {

@@ -10,7 +10,7 @@ use ozone_platform::Disk;
 use ozone_types::RaftNodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{StoreOptions, TableId, Txn};
+use crate::store::{CheckpointCounts, StoreOptions, TableId, Txn};
 
 /// What a group replicates.
 pub trait StateMachine: Send + Sync + 'static {
@@ -157,6 +157,10 @@ pub struct GroupStatus {
     pub overlay_bytes: u64,
     /// Index of the entry that the last checkpoint holds, 0 if none.
     pub checkpoint: u64,
+    /// Checkpoints that this process has made.
+    pub checkpoints: CheckpointCounts,
+    /// Bytes of the tables' file.
+    pub tables_bytes: u64,
     /// Why this node has stopped, if it has.
     pub failed: Option<String>,
 }

@@ -327,6 +327,8 @@ impl<S: StateMachine> Inner<S> {
             log_batches: log_batches.into(),
             overlay_bytes: self.store.overlay_bytes(),
             checkpoint: index(self.store.checkpoint_mark()),
+            checkpoints: self.store.checkpoint_counts(),
+            tables_bytes: self.store.file_bytes(),
             failed: self.failure.borrow().clone(),
         }
     }

@@ -3,6 +3,7 @@
 mod accessed;
 mod append;
 mod blockds;
+mod bulk;
 mod faults;
 mod locks;
 mod metad;

@@ -22,7 +22,6 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::{Answer, Asked, Info, Looking, Note, REQUEST_MAX, Record, Request, Stats, VERSION};
 use crate::runfile;
-use crate::system;
 use crate::vfs::{Backend, Vfs};
 
 /// Connections at a time; each is a thread that mostly waits.
@@ -71,7 +70,7 @@ impl<B: Backend> Subject<B> {
             options: self.facts.options.clone(),
             uptime_ms: self.uptime_ms(),
             memory_limit: self.facts.memory_limit,
-            memory_used: system::resident_memory().unwrap_or(0),
+            memory_used: ozone_platform::memory::resident().unwrap_or(0),
             open_files: files as u64,
             open_directories: directories as u64,
             waiting: waiting.map(|(name, of)| (name, of.running)).filter(|(_, n)| *n > 0).collect(),
@@ -88,7 +87,7 @@ impl<B: Backend> Subject<B> {
             bytes_read: operations.bytes_read(),
             bytes_written: operations.bytes_written(),
             memory_limit: self.facts.memory_limit,
-            memory_used: system::resident_memory().unwrap_or(0),
+            memory_used: ozone_platform::memory::resident().unwrap_or(0),
             open_files: files as u64,
             open_directories: directories as u64,
             client: self.client.look(),
@@ -120,7 +119,7 @@ impl<B: Backend> Collector for Gauges<B> {
         let subject = &self.0;
         subject.looking.operations.encode(&mut encoder)?;
         let (files, directories) = subject.vfs.open_handles();
-        let memory = system::resident_memory().unwrap_or(0);
+        let memory = ozone_platform::memory::resident().unwrap_or(0);
         for (name, help, value) in [
             ("ozone_mount_open_files", "Open handles of files", files as u64),
             ("ozone_mount_open_directories", "Open handles of directories", directories as u64),

@@ -16,7 +16,7 @@ mod roles;
 mod safemode;
 mod servers;
 mod session;
-mod show;
+pub mod show;
 mod status;
 mod usage;
 

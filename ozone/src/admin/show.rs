@@ -61,6 +61,11 @@ impl Table {
         self.0.add_row(cells);
     }
 
+    /// A row of as many cells as there are columns.
+    pub fn cells(&mut self, cells: impl Iterator<Item = String>) {
+        self.0.add_row(cells);
+    }
+
     /// The table, or `none` where it has no rows.
     pub fn render(&self, none: &str) -> String {
         match self.0.is_empty() {

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use ozone_platform::{Disk, OpenMode};
 
@@ -11,6 +12,48 @@ use super::base::{self, Base};
 use super::layer::Layer;
 use super::mark::Mark;
 use super::{FILE, FileWriter, INCOMING, Row, Store, TableId, open_file};
+
+/// Checkpoints since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointCounts {
+    pub done: u64,
+    /// What these took together.
+    pub took: Duration,
+    /// One is under way.
+    pub running: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    done: AtomicU64,
+    nanos: AtomicU64,
+    running: AtomicBool,
+}
+
+/// Says for as long as it lives that a checkpoint is under way.
+struct Running<'a> {
+    counts: &'a Checkpoints,
+    begun: Instant,
+}
+
+impl<'a> Running<'a> {
+    fn new(counts: &'a Checkpoints) -> Self {
+        counts.running.store(true, Ordering::Relaxed);
+        Running { counts, begun: Instant::now() }
+    }
+
+    fn done(&self) {
+        let nanos = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counts.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.counts.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.counts.running.store(false, Ordering::Relaxed);
+    }
+}
 
 /// Rows copied at a time.
 const COPY_ROWS: usize = 1000;
@@ -22,6 +65,7 @@ impl Store {
         let mut writer = self.writer.lock();
         writer.check()?;
         let Some((frozen, mark)) = self.freeze() else { return Ok(self.base()) };
+        let running = Running::new(&self.checkpoints);
         let merged = base::merge_layer(&writer.database, &self.tables, &frozen, &mark)
             .and_then(|()| Base::open(&writer.database, &self.tables));
         match merged {
@@ -29,9 +73,19 @@ impl Store {
                 self.replace_base(base.clone());
                 // The frozen overlay's memory goes here, outside every lock readers need.
                 drop(frozen);
+                running.done();
                 Ok(base)
             }
             Err(error) => Err(self.fail(&mut writer, error)),
+        }
+    }
+
+    pub(crate) fn checkpoint_counts(&self) -> CheckpointCounts {
+        let counts = &self.checkpoints;
+        CheckpointCounts {
+            done: counts.done.load(Ordering::Relaxed),
+            took: Duration::from_nanos(counts.nanos.load(Ordering::Relaxed)),
+            running: counts.running.load(Ordering::Relaxed),
         }
     }
 

@@ -34,6 +34,8 @@ use redb::Database;
 use tokio::sync::watch;
 
 pub(crate) use base::Base;
+pub use checkpoint::CheckpointCounts;
+use checkpoint::Checkpoints;
 pub(crate) use checkpoint::Incoming;
 pub use fixed::Fixed;
 use layer::Layer;
@@ -137,6 +139,7 @@ pub struct Store {
     /// Counts checkpoints and installations, failed ones too; wakes who waits for room.
     generation: watch::Sender<u64>,
     failed: AtomicBool,
+    checkpoints: Checkpoints,
     /// Numbers the files of incoming snapshots.
     incoming: AtomicU64,
 }
@@ -188,6 +191,7 @@ impl Store {
             frozen_bytes: AtomicU64::new(0),
             generation: watch::Sender::new(0),
             failed: AtomicBool::new(false),
+            checkpoints: Checkpoints::default(),
             incoming: AtomicU64::new(0),
         })
     }
@@ -249,6 +253,12 @@ impl Store {
     /// An estimate of the bytes of changes that the next checkpoint will move.
     pub(crate) fn active_bytes(&self) -> u64 {
         self.active_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the tables' file; 0 if it cannot be asked.
+    pub fn file_bytes(&self) -> u64 {
+        let file = self.disk.open(&self.dir.join(FILE), OpenMode::Read);
+        file.and_then(|file| file.len()).unwrap_or(0)
     }
 
     /// Whether the overlay is at its bound.

@@ -422,8 +422,13 @@ fn a_checkpoint_stalls_nobody() {
     assert_eq!(store.view().get(3, b"kiwi").unwrap().unwrap(), b"2");
     assert_eq!(store.view().prefix(3, b"").count(), 1);
     assert!(!checkpoint.is_finished());
+    let counts = store.checkpoint_counts();
+    assert!(counts.running && counts.done == 0, "{counts:?}");
     disk.set_closed(false);
     checkpoint.join().unwrap().unwrap();
+    let counts = store.checkpoint_counts();
+    assert!(!counts.running && counts.done == 1 && !counts.took.is_zero(), "{counts:?}");
+    assert!(store.file_bytes() > 0);
     assert_eq!(store.view().get(3, b"kiwi").unwrap().unwrap(), b"2");
 }
 
@@ -435,6 +440,7 @@ fn an_io_error_fails_the_store_for_good() {
     sim.fail_at(sim.ops(), 5);
     assert!(store.checkpoint_now().is_err());
     assert!(store.checkpoint_now().is_err(), "a failed fsync is never tried again");
+    assert_eq!(store.checkpoint_counts(), CheckpointCounts::default(), "none was made");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     put(&store, 3, b"grape", &[1; 5000]);
     assert!(runtime.block_on(store.room()).is_err(), "nobody waits for ever");

@@ -172,7 +172,7 @@ impl Cluster {
         self.dir.path().join(name(role))
     }
 
-    fn http_port(&self, role: Role) -> u16 {
+    pub fn http_port(&self, role: Role) -> u16 {
         match role {
             Role::Metad => self.ports.metad[1],
             Role::Containerd => self.ports.containerd[1],
