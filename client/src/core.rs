@@ -30,7 +30,21 @@ use crate::queue::Queue;
 use crate::session::{self, Session, SessionDir};
 
 /// Names and attributes may take this part of the configured memory, beside it.
-const NAMES_SHARE: u64 = 4;
+pub const NAMES_SHARE: u64 = 4;
+
+/// Memory that the clients of one mount have in common.
+#[derive(Clone)]
+pub struct Memory {
+    pub budget: Arc<Budget>,
+    pub cache: Arc<Cache>,
+}
+
+impl Memory {
+    /// `total` bytes of dirty data, data on its way and cached data together.
+    pub fn new(total: u64) -> Self {
+        Memory { budget: Arc::new(Budget::new(total)), cache: Arc::default() }
+    }
+}
 
 /// The client's state. Lock order: `Files::map`, then a file's state, then everything in here, of
 /// which no two are held together, except `locks` before `known`.
@@ -52,9 +66,9 @@ pub struct Core {
     pub accessed: Mutex<Vec<Arc<File>>>,
     /// Files that nobody uses any more, for metad to hear of.
     pub closed: mpsc::UnboundedSender<Arc<File>>,
-    pub budget: Budget,
+    pub budget: Arc<Budget>,
     pub credits: Credits,
-    pub cache: Cache,
+    pub cache: Arc<Cache>,
     pub places: Places,
     pub pool: Pool,
     pub metrics: Metrics,
@@ -79,6 +93,7 @@ impl Core {
         clock: Arc<dyn Clock>,
         metad: Arc<dyn Metad>,
         blockds: Arc<dyn Blockds>,
+        memory: Memory,
     ) -> Arc<Core> {
         let dir = config.session_dir.clone().unwrap_or_else(SessionDir::default_path);
         let session_dir = SessionDir::open(dir.clone())
@@ -89,7 +104,7 @@ impl Core {
         let (closed, closes) = mpsc::unbounded_channel();
         let known = Known::new(config.memory / NAMES_SHARE);
         let core = Arc::new(Core {
-            budget: Budget::new(config.memory),
+            budget: memory.budget,
             credits: Credits::default(),
             session: Session::new(clock.clone()),
             host: host_name(),
@@ -105,7 +120,7 @@ impl Core {
             dirty: Mutex::default(),
             accessed: Mutex::default(),
             closed,
-            cache: Cache::default(),
+            cache: memory.cache,
             places: Places::default(),
             pool,
             metrics: Metrics::default(),

@@ -80,10 +80,8 @@ impl Cache {
         self.state.lock().trim(max);
     }
 
-    fn finish(&self, key: Key, flight: &Flight, answer: &FsResult<Held>, max: u64) {
+    fn keep(&self, key: Key, answer: &FsResult<Held>, max: u64) {
         let mut state = self.state.lock();
-        state.flights.remove(&key);
-        state.flying -= flight.end - flight.start;
         if let Ok(held) = answer {
             state.bytes += held.bytes.len() as u64;
             if let Some(old) = state.held.put(key, held.clone()) {
@@ -91,6 +89,21 @@ impl Cache {
             }
         }
         state.trim(max);
+    }
+}
+
+/// A read under way. Also one that is given up with its client must not be waited for by others.
+struct Flying {
+    core: Arc<Core>,
+    key: Key,
+    bytes: u64,
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        let mut state = self.core.cache.state.lock();
+        state.flights.remove(&self.key);
+        state.flying -= self.bytes;
     }
 }
 
@@ -244,13 +257,14 @@ fn take_off(core: &Arc<Core>, key: Key, want: Want, access: Access) -> Flight {
         state.flying += end - start;
         state.trim(max);
     }
-    let (for_task, own) = (core.clone(), flight.clone());
+    let flying = Flying { core: core.clone(), key, bytes: end - start };
     core.spawn(async move {
-        let core = for_task;
+        let core = flying.core.clone();
         let need = (want.offset - start) as u32 + want.need;
         let range = Want { block: key.block, offset: start, len: (end - start) as u32, need };
         let answer = reader::read(&core, range).await.map(|bytes| Held { start, bytes });
-        core.cache.finish(key, &own, &answer, core.budget.cache_max());
+        drop(flying);
+        core.cache.keep(key, &answer, core.budget.cache_max());
         tx.send_replace(Some(answer));
     });
     flight

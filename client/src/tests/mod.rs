@@ -22,6 +22,7 @@ use ozone_types::{FileName, InodeId, Timestamp};
 use parking_lot::Mutex;
 
 use crate::api::{Kernel, NewNode, OpenMode};
+use crate::core::Memory;
 use crate::{Client, ClientConfig, OpenFile};
 use blockds::FakeBlockds;
 use metad::{FakeMetad, Handle, ROOT};
@@ -88,7 +89,8 @@ impl Cluster {
         change(&mut config);
         let clock = Arc::new(TokioClock(self.start));
         let metad = Arc::new(Handle(self.metad.clone()));
-        Client::connect_with(config, clock, metad, self.blockds.clone()).await.unwrap()
+        let memory = Memory::new(config.memory);
+        Client::connect_with(config, clock, metad, self.blockds.clone(), memory).await.unwrap()
     }
 }
 

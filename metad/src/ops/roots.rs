@@ -1,0 +1,91 @@
+//! roots: buckets as the directories of their volumes. Rows: reads the bucket, those on a link's way to
+//! it, its root, and volumes until its own is found; a listing all of the volume's buckets.
+
+use ozone_proto::metad::{
+    BucketRoot, FindRootRequest, ListRootsReply, ListRootsRequest, RootEntry, Xattr,
+};
+use ozone_raftkit::store::Read;
+use ozone_types::limits::READDIR_PAGE;
+use ozone_types::{BucketId, ErrorCode, InodeId, VolumeId};
+
+use super::node::Node;
+use super::resolve::{bucket_place, follow, volume_by_name};
+use super::xattr;
+use crate::error::{OpError, OpResult, refuse};
+use crate::tables::{self, BUCKET_IDS, BUCKETS, BucketKey, INODES, InodeKey};
+
+/// Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND; DETECTED_LOOP_IN_BUCKET_LINKS; STALE_INODE for an inode
+/// that there is not.
+pub fn find_root(tables: &impl Read, op: &FindRootRequest) -> OpResult<BucketRoot> {
+    let bucket = match (op.bucket, op.inode) {
+        (0, 0) => BucketId(follow(tables, &op.volume, &op.name)?.id),
+        (0, inode) => bucket_of(tables, InodeId(inode))?,
+        (bucket, _) => BucketId(bucket),
+    };
+    let mut root = root_of(tables, bucket)?;
+    if op.xattrs {
+        let inode = InodeId(root.attr.unwrap_or_default().inode);
+        for name in xattr::listxattr(tables, bucket, inode)? {
+            let value = xattr::getxattr(tables, bucket, inode, &name)?;
+            root.xattrs.push(Xattr { name, value });
+        }
+    }
+    Ok(root)
+}
+
+/// Inodes do not know their buckets, so each bucket is asked: one row each.
+fn bucket_of(tables: &impl Read, inode: InodeId) -> OpResult<BucketId> {
+    for row in BUCKET_IDS.all(tables) {
+        let (bucket, _) = row?;
+        if INODES.has(tables, &InodeKey::new(bucket, inode))? {
+            return Ok(bucket);
+        }
+    }
+    refuse(ErrorCode::Stale, format!("inode {inode} is in no bucket"))
+}
+
+fn root_of(tables: &impl Read, bucket: BucketId) -> OpResult<BucketRoot> {
+    let Some((volume, name, root)) = bucket_place(tables, bucket)? else {
+        return refuse(ErrorCode::BucketNotFound, format!("bucket {bucket}"));
+    };
+    let volume_id = volume_by_name(tables, &volume)?.id;
+    let key = BucketKey { volume: VolumeId(volume_id), name };
+    let layout = BUCKETS.need(tables, &key)?.layout;
+    let attr = Node::named(tables, InodeKey::new(bucket, root))?.attr();
+    let (bucket, name, xattrs) = (bucket.0, key.name, Vec::new());
+    Ok(BucketRoot { bucket, volume, name, volume_id, layout, attr: Some(attr), xattrs })
+}
+
+/// Errors: VOLUME_NOT_FOUND.
+pub fn list_roots(tables: &impl Read, op: &ListRootsRequest) -> OpResult<ListRootsReply> {
+    let volume_id = volume_by_name(tables, &op.volume)?.id;
+    let mut found = Vec::new();
+    for row in BUCKETS.prefix(tables, &BucketKey::prefix(VolumeId(volume_id))) {
+        let (key, record) = row?;
+        if record.id > op.after {
+            found.push((record.id, key.name));
+        }
+    }
+    found.sort_unstable();
+    let max = match op.max {
+        0 => READDIR_PAGE,
+        max => max.min(READDIR_PAGE),
+    };
+    let last_cookie = tables::counters(tables)?.next_bucket - 1;
+    let mut reply = ListRootsReply {
+        end: found.len() <= max as usize,
+        last_cookie,
+        volume_id,
+        ..ListRootsReply::default()
+    };
+    for (cookie, name) in found.into_iter().take(max as usize) {
+        let source = match follow(tables, &op.volume, &name) {
+            Ok(source) => source,
+            Err(OpError::Refused(_)) => continue,
+            Err(fatal) => return Err(fatal),
+        };
+        let root = Some(root_of(tables, BucketId(source.id))?);
+        reply.entries.push(RootEntry { name, cookie, root });
+    }
+    Ok(reply)
+}
