@@ -24,7 +24,7 @@ use crate::file::handle::{OpenDir, OpenFile};
 use crate::file::write::Place;
 use crate::file::{self, pipeline};
 use crate::locks;
-use crate::look::{Gauges, Look};
+use crate::look::{self, Look};
 use crate::metad::{GrpcMetad, Metad};
 use crate::session;
 
@@ -435,10 +435,8 @@ impl Client {
 
     /// The client's metrics, for an HTTP port.
     pub fn registry(&self) -> Registry {
-        let mut registry = Registry::default();
-        self.core.metrics.register(&mut registry);
-        registry.register_collector(Box::new(Gauges(Arc::downgrade(&self.core))));
-        registry
+        let core = Arc::downgrade(&self.core);
+        look::registry(move || core.upgrade().map(|core| core.look()))
     }
 
     /// The client as it is now. Waits for nobody.

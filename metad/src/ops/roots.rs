@@ -72,13 +72,11 @@ pub fn list_roots(tables: &impl Read, op: &ListRootsRequest) -> OpResult<ListRoo
         max => max.min(READDIR_PAGE),
     };
     let last_cookie = tables::counters(tables)?.next_bucket - 1;
-    let mut reply = ListRootsReply {
-        end: found.len() <= max as usize,
-        last_cookie,
-        volume_id,
-        ..ListRootsReply::default()
-    };
-    for (cookie, name) in found.into_iter().take(max as usize) {
+    let mut reply = ListRootsReply { last_cookie, volume_id, ..ListRootsReply::default() };
+    for (cookie, name) in found {
+        if reply.entries.len() == max as usize {
+            return Ok(reply);
+        }
         let source = match follow(tables, &op.volume, &name) {
             Ok(source) => source,
             Err(OpError::Refused(_)) => continue,
@@ -87,5 +85,6 @@ pub fn list_roots(tables: &impl Read, op: &ListRootsRequest) -> OpResult<ListRoo
         let root = Some(root_of(tables, BucketId(source.id))?);
         reply.entries.push(RootEntry { name, cookie, root });
     }
+    reply.end = true;
     Ok(reply)
 }
