@@ -12,6 +12,8 @@ mod backend;
 mod buckets;
 mod ground;
 mod numbers;
+#[cfg(test)]
+mod tests;
 mod top;
 
 use std::collections::{HashMap, HashSet};

@@ -10,6 +10,7 @@ mod attributes;
 mod daemons;
 mod durability;
 mod failure;
+mod forest;
 mod fsx;
 mod harness;
 mod helper;
