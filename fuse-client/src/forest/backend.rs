@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ozone_client::look::{self, Look};
 use ozone_client::{
-    Allocate, DirPage, Kernel, LockWait, NewNode, OpenMode, RenameFlags, Seek, SetAttr, SetXattr,
+    Allocate, Bucket, DirPage, Kernel, LockWait, NewNode, OpenMode, RenameFlags, Seek, SetAttr, SetXattr,
     StatFs, Which,
 };
 use ozone_types::lock::{FileLock, LockFamily, LockRange};
@@ -79,30 +79,39 @@ impl<G: Ground> Forest<G> {
         attr
     }
 
-    /// The root of a bucket that nobody is in. `None`: somebody is, or it is no root.
-    async fn from_outside(&self, inode: InodeId) -> FsResult<Option<Attr>> {
+    /// Who knows the attributes of something in a bucket. To look at a bucket's root is not to be in it:
+    /// that neither opens the bucket nor keeps it from being closed.
+    async fn seen(&self, inode: InodeId) -> FsResult<Seen<G::Client>> {
         let place = self.place(inode).await?;
-        if !place.root || self.buckets.entered(place.bucket).is_some() {
-            return Ok(None);
+        if !place.root {
+            return Ok(Seen::Inside(self.enter_at(place).await?));
+        }
+        if let Some(tree) = self.buckets.entered(place.bucket) {
+            return Ok(Seen::Inside(tree));
         }
         match self.ground.bucket(Which::Id(place.bucket)).await {
             Err(err) if err.code() == ErrorCode::BucketNotFound => Err(ErrorCode::Stale.into()),
-            bucket => bucket.map(|bucket| Some(bucket.root)),
+            bucket => bucket.map(Seen::Outside),
         }
     }
 
-    /// The extended attributes of the root of a bucket that nobody is in. `None` as above.
-    async fn xattrs_from_outside(&self, inode: InodeId) -> FsResult<Option<Vec<(Bytes, Bytes)>>> {
-        let Some(root) = self.from_outside(inode).await? else { return Ok(None) };
-        if !root.xattrs {
-            return Ok(Some(Vec::new()));
+    /// The extended attributes of a bucket's root.
+    async fn xattrs_of(&self, bucket: &Bucket) -> FsResult<Vec<(Bytes, Bytes)>> {
+        if !bucket.root.xattrs {
+            return Ok(Vec::new());
         }
-        let bucket = self.place(inode).await?.bucket;
-        match self.ground.root_xattrs(bucket).await {
+        match self.ground.root_xattrs(bucket.id).await {
             Err(err) if err.code() == ErrorCode::BucketNotFound => Err(ErrorCode::Stale.into()),
-            xattrs => xattrs.map(Some),
+            xattrs => xattrs,
         }
     }
+}
+
+/// See [`Forest::seen`].
+enum Seen<C> {
+    Inside(Arc<Tree<C>>),
+    /// The root of a bucket that nobody is in.
+    Outside(Bucket),
 }
 
 impl<G: Ground> Backend for Forest<G> {
@@ -145,9 +154,9 @@ impl<G: Ground> Backend for Forest<G> {
         match At::of(inode) {
             At::Top => Ok(self.top_attr()),
             At::Volume(id) => Ok(self.volume_attr(&self.volume(id).await?).await),
-            At::Bucket => match self.from_outside(inode).await? {
-                Some(attr) => Ok(attr),
-                None => self.enter(inode).await?.client.getattr(inode).await,
+            At::Bucket => match self.seen(inode).await? {
+                Seen::Inside(tree) => tree.client.getattr(inode).await,
+                Seen::Outside(bucket) => Ok(bucket.root),
             },
         }
     }
@@ -162,20 +171,23 @@ impl<G: Ground> Backend for Forest<G> {
 
     async fn getxattr(&self, inode: InodeId, name: &[u8]) -> FsResult<Bytes> {
         let At::Bucket = At::of(inode) else { return Err(ErrorCode::NoData.into()) };
-        match self.xattrs_from_outside(inode).await? {
-            Some(xattrs) => {
-                let found = xattrs.into_iter().find(|(other, _)| other == name);
+        match self.seen(inode).await? {
+            Seen::Inside(tree) => tree.client.getxattr(inode, name).await,
+            Seen::Outside(bucket) => {
+                let mut xattrs = self.xattrs_of(&bucket).await?.into_iter();
+                let found = xattrs.find(|(other, _)| other == name);
                 found.map(|(_, value)| value).ok_or_else(|| ErrorCode::NoData.into())
             }
-            None => self.enter(inode).await?.client.getxattr(inode, name).await,
         }
     }
 
     async fn listxattr(&self, inode: InodeId) -> FsResult<Vec<Bytes>> {
         let At::Bucket = At::of(inode) else { return Ok(Vec::new()) };
-        match self.xattrs_from_outside(inode).await? {
-            Some(xattrs) => Ok(xattrs.into_iter().map(|(name, _)| name).collect()),
-            None => self.enter(inode).await?.client.listxattr(inode).await,
+        match self.seen(inode).await? {
+            Seen::Inside(tree) => tree.client.listxattr(inode).await,
+            Seen::Outside(bucket) => {
+                Ok(self.xattrs_of(&bucket).await?.into_iter().map(|(name, _)| name).collect())
+            }
         }
     }
 

@@ -29,6 +29,11 @@ use crate::vfs::Backend;
 /// Between two tries to open a bucket for which no server answers, beside what each waits by itself.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// With more buckets open than these, the ones that were used longest ago are closed early.
+const CROWD: usize = 64;
+/// But not within this time: the kernel keeps for a moment what it was told.
+const CROWD_IDLE: Duration = Duration::from_secs(2);
+
 /// A bucket in use. It is not closed as long as anybody but [`Buckets`] has it.
 pub struct Tree<C> {
     pub bucket: Bucket,
@@ -145,8 +150,12 @@ impl<G: Ground> Buckets<G> {
             }
             Err(_) => drop(state.slots.remove(&id)),
         }
+        let crowded = state.slots.len() > CROWD;
         drop(state);
         tell.send_replace(Some(opened));
+        if crowded {
+            self.close_idle();
+        }
     }
 
     async fn open_one(&self, id: BucketId) -> FsResult<Arc<Tree<G::Client>>> {
@@ -172,27 +181,31 @@ impl<G: Ground> Buckets<G> {
         }
     }
 
-    /// Closes what nobody has used for long.
+    /// Closes what nobody has used for long, or for a while if there are many.
     fn close_idle(self: &Arc<Self>) {
         let mut state = self.state.lock();
         let state = &mut *state;
         while state.tasks.try_join_next().is_some() {}
-        let idle = |tree: &Arc<Tree<G::Client>>| {
-            // It is cloned only under this lock, or by who has it already.
-            let alone = Arc::strong_count(tree) == 1;
-            alone && tree.used.lock().elapsed() >= self.idle && {
-                let look = tree.client.look();
-                look.files == 0 && look.files_dirty == 0
+        let mut crowd = state.slots.len().saturating_sub(CROWD);
+        let mut idle: Vec<_> = state
+            .slots
+            .iter()
+            .filter_map(|(id, slot)| match slot {
+                Slot::Open(tree) if is_free(tree) => Some((*tree.used.lock(), *id)),
+                Slot::Open(_) | Slot::Opening(_) => None,
+            })
+            .collect();
+        idle.sort_unstable();
+        for (used, id) in idle {
+            let patience = if crowd > 0 { CROWD_IDLE.min(self.idle) } else { self.idle };
+            if used.elapsed() < patience {
+                break;
             }
-        };
-        let is_idle = |_: &BucketId, slot: &mut Slot<G::Client>| match slot {
-            Slot::Open(tree) => idle(tree),
-            Slot::Opening(_) => false,
-        };
-        for (_, slot) in state.slots.extract_if(is_idle) {
-            let Slot::Open(tree) = slot else { continue };
-            state.closing.push(tree.clone());
-            state.tasks.spawn(self.clone().close(tree));
+            if let Some(Slot::Open(tree)) = state.slots.remove(&id) {
+                crowd = crowd.saturating_sub(1);
+                state.closing.push(tree.clone());
+                state.tasks.spawn(self.clone().close(tree));
+            }
         }
     }
 
@@ -279,6 +292,15 @@ impl<G: Ground> Buckets<G> {
         };
         sum.alone = sum.buckets.iter().all(|bucket| bucket.alone);
         sum
+    }
+}
+
+/// Whether nobody is in it, and nothing waits to be stored. Trees are cloned only under the lock of the
+/// state, under which this is asked, or by who has one already.
+fn is_free<C: Backend>(tree: &Arc<Tree<C>>) -> bool {
+    Arc::strong_count(tree) == 1 && {
+        let look = tree.client.look();
+        look.files == 0 && look.files_dirty == 0
     }
 }
 

@@ -354,7 +354,8 @@ async fn who_comes_at_the_same_time_shares_a_session() {
     let root = walk(&forest, "vol1/bucket1").await.unwrap().inode;
     let hold = ground.slow.write().await;
     let mut first = Box::pin(forest.opendir(root));
-    let (second, third) = (forest.opendir(root), forest.lookup(root, &FileName::new(b"f").unwrap()));
+    let name = file_name("f");
+    let (second, third) = (forest.opendir(root), forest.lookup(root, &name));
     assert!(futures::poll!(&mut first).is_pending());
     // The one that came first is killed while the others wait.
     drop(first);
@@ -362,9 +363,6 @@ async fn who_comes_at_the_same_time_shares_a_session() {
         tokio::task::yield_now().await;
         drop(hold);
     };
-    let name = file_name("f");
-    drop(third);
-    let third = forest.lookup(root, &name);
     let (second, third, ()) = tokio::join!(second, third, release);
     second.unwrap();
     assert_eq!(code(third), ErrorCode::NotFound);
@@ -383,7 +381,11 @@ async fn an_idle_bucket_is_closed_and_found_again() {
     forest.releasedir(held);
     tokio::time::sleep(IDLE / 2).await;
     assert_eq!(forest.look().buckets.len(), 1, "used a moment ago");
-    tokio::time::sleep(IDLE).await;
+    // Who only looks at it does not keep it open.
+    walk(&forest, "vol1/bucket1").await.unwrap();
+    forest.getattr(root).await.unwrap();
+    forest.listxattr(root).await.unwrap();
+    tokio::time::sleep(IDLE * 3 / 4).await;
     assert!(forest.look().buckets.is_empty());
 
     // Somebody stayed in the directory.
@@ -391,12 +393,31 @@ async fn an_idle_bucket_is_closed_and_found_again() {
     assert_eq!(ground.opened.load(Ordering::SeqCst), 2);
     assert_eq!(ground.searched.load(Ordering::SeqCst), 0, "remembered");
     // And for so long that it is not remembered.
-    let places = Places::new(0);
-    let forest = Forest { places, ..Arc::into_inner(forest).unwrap() };
+    let forest = Forest { places: Places::new(0), ..Arc::into_inner(forest).unwrap() };
     tokio::time::sleep(IDLE * 2).await;
     assert_eq!(forest.getattr(dir).await.unwrap().inode, dir);
     assert_eq!(ground.searched.load(Ordering::SeqCst), 1);
     assert_eq!(ground.opened.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_of_many_buckets_stay_open() {
+    let ground = FakeGround::new();
+    for id in 100..300 {
+        ground.make("vol1", &format!("many{id}"), id);
+    }
+    let forest = forest_over(&ground, Some("vol1")).await;
+    for id in 100..300 {
+        let root = walk(&forest, &format!("many{id}")).await.unwrap().inode;
+        forest.lookup(root, &file_name("f")).await.unwrap_err();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // 64, and those that were used within the last two seconds.
+    let open = forest.look().buckets.len();
+    assert!((64..=85).contains(&open), "{open}");
+    let last = walk(&forest, "many299").await.unwrap().inode;
+    forest.lookup(last, &file_name("f")).await.unwrap_err();
+    assert_eq!(ground.opened.load(Ordering::SeqCst), 200, "the last one used is open");
 }
 
 #[tokio::test(start_paused = true)]
