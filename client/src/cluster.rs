@@ -65,7 +65,10 @@ pub struct Bucket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which<'a> {
     /// Its name in a volume, or that of a link to it.
-    Named { volume: &'a str, name: &'a str },
+    Named {
+        volume: &'a str,
+        name: &'a str,
+    },
     Id(BucketId),
     /// Any inode in it.
     With(InodeId),

@@ -78,7 +78,9 @@ impl Source {
             servers => servers.split(',').map(server).collect::<Result<_, _>>()?,
         };
         let mut parts = path.split('/').filter(|part| !part.is_empty());
-        let Some(volume) = parts.next() else { return Ok(Source { metad, target: Target::Volumes }) };
+        let Some(volume) = parts.next() else {
+            return Ok(Source { metad, target: Target::Volumes });
+        };
         VolumeName::new(volume).map_err(|err| UsageError(err.detail().to_owned()))?;
         let volume = volume.to_owned();
         let Some(bucket) = parts.next() else {

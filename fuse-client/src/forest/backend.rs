@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ozone_client::look::{self, Look};
 use ozone_client::{
-    Allocate, Bucket, DirPage, Kernel, LockWait, NewNode, OpenMode, RenameFlags, Seek, SetAttr, SetXattr,
-    StatFs, Which,
+    Allocate, Bucket, DirPage, Kernel, LockWait, NewNode, OpenMode, RenameFlags, Seek, SetAttr,
+    SetXattr, StatFs, Which,
 };
 use ozone_types::lock::{FileLock, LockFamily, LockRange};
 use ozone_types::{Attr, ErrorCode, FileName, FsResult, InodeId};
@@ -43,7 +43,10 @@ impl<C: Backend> OpenedFile for ForestFile<C> {
 pub enum ForestDir<C: Backend> {
     /// Above the buckets.
     Top,
-    In { tree: Arc<Tree<C>>, open: Arc<C::Dir> },
+    In {
+        tree: Arc<Tree<C>>,
+        open: Arc<C::Dir>,
+    },
 }
 
 impl<G: Ground> Forest<G> {

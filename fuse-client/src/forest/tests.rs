@@ -17,8 +17,7 @@ use crate::vfs::{Backend, OpenedFile};
 
 const IDLE: Duration = Duration::from_secs(60);
 const FLAT: BucketId = BucketId(9);
-const SPACE: StatFs =
-    StatFs { total_bytes: 100, free_bytes: 50, used_inodes: 1, free_inodes: 1 };
+const SPACE: StatFs = StatFs { total_bytes: 100, free_bytes: 50, used_inodes: 1, free_inodes: 1 };
 
 /// A cluster of fakes: bucket `n` has inodes from 500 + 10,000 n on.
 #[derive(Default)]

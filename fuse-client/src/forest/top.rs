@@ -136,12 +136,11 @@ impl<G: Ground> Forest<G> {
         attrs: bool,
     ) -> FsResult<DirPage> {
         let name = self.volume_name(volume)?;
-        let page = self.ground.buckets(&name, cookie, max).await.map_err(|err| {
-            match err.code() {
+        let page =
+            self.ground.buckets(&name, cookie, max).await.map_err(|err| match err.code() {
                 ErrorCode::VolumeNotFound => ErrorCode::Stale.into(),
                 _ => err,
-            }
-        })?;
+            })?;
         let entry = |BucketEntry { name, cookie, bucket }: BucketEntry| {
             let inode = bucket.root.inode;
             self.places.learn(inode, Place { bucket: bucket.id, root: true });
