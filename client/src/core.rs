@@ -162,6 +162,11 @@ impl Core {
         self.stop.cancel();
     }
 
+    /// Its background tasks have ended, or will in a moment.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// The runtime that this client lives in.
     pub fn runtime(&self) -> &tokio::runtime::Handle {
         &self.runtime

@@ -150,7 +150,7 @@ impl Core {
             lease_left_ms: left.as_millis() as u64,
             heard_ms: self.session.heard().map(|ago| ago.as_millis() as u64),
             alone: self.known.is_held() && !left.is_zero(),
-            memory: self.config.memory,
+            memory: self.budget.total(),
             dirty: self.budget.dirty(),
             dirty_max: self.budget.dirty_max(),
             cached: self.cache.bytes(),

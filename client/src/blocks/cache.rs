@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lru::LruCache;
-use ozone_types::{BlockId, ErrorCode, FsError, FsResult};
+use ozone_types::{BlockId, ErrorCode, FsResult};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -79,31 +79,50 @@ impl Cache {
     pub fn trim(&self, max: u64) {
         self.state.lock().trim(max);
     }
-
-    fn keep(&self, key: Key, answer: &FsResult<Held>, max: u64) {
-        let mut state = self.state.lock();
-        if let Ok(held) = answer {
-            state.bytes += held.bytes.len() as u64;
-            if let Some(old) = state.held.put(key, held.clone()) {
-                state.bytes -= old.bytes.len() as u64;
-            }
-        }
-        state.trim(max);
-    }
 }
 
-/// A read under way. Also one that is given up with its client must not be waited for by others.
+/// A read under way. One that is given up with its client is over as well: others begin another.
 struct Flying {
     core: Arc<Core>,
     key: Key,
     bytes: u64,
+    /// Dropped after the flight is forgotten.
+    tell: watch::Sender<Answer>,
+}
+
+impl Flying {
+    fn land(self, answer: FsResult<Held>) {
+        let mut state = self.core.cache.state.lock();
+        self.over(&mut state);
+        if let Ok(held) = &answer {
+            state.bytes += held.bytes.len() as u64;
+            if let Some(old) = state.held.put(self.key, held.clone()) {
+                state.bytes -= old.bytes.len() as u64;
+            }
+        }
+        state.trim(self.core.budget.cache_max());
+        drop(state);
+        self.tell.send_replace(Some(answer));
+    }
+
+    fn over(&self, state: &mut State) {
+        if state.flights.get(&self.key).is_some_and(|flight| flight.is(&self.tell)) {
+            state.flights.remove(&self.key);
+            state.flying -= self.bytes;
+        }
+    }
 }
 
 impl Drop for Flying {
     fn drop(&mut self) {
-        let mut state = self.core.cache.state.lock();
-        state.flights.remove(&self.key);
-        state.flying -= self.bytes;
+        let core = self.core.clone();
+        self.over(&mut core.cache.state.lock());
+    }
+}
+
+impl Flight {
+    fn is(&self, teller: &watch::Sender<Answer>) -> bool {
+        self.answer.same_channel(&teller.subscribe())
     }
 }
 
@@ -210,7 +229,13 @@ async fn piece(
                         take_off(core, key, want, access)
                     }
                 };
-                let held = land(flight).await?;
+                let Some(held) = land(flight).await else {
+                    if core.is_stopped() {
+                        return Err(ErrorCode::ShuttingDown.into());
+                    }
+                    continue;
+                };
+                let held = held?;
                 if let Some(bytes) = held.get(offset, len) {
                     return Ok(bytes);
                 }
@@ -222,13 +247,11 @@ async fn piece(
     }
 }
 
-async fn land(mut flight: Flight) -> FsResult<Held> {
+/// `None` if it was given up.
+async fn land(mut flight: Flight) -> Answer {
     match flight.answer.wait_for(Option::is_some).await {
-        Ok(answer) => match &*answer {
-            Some(result) => result.clone(),
-            None => Err(FsError::new(ErrorCode::ShuttingDown)),
-        },
-        Err(_) => Err(FsError::new(ErrorCode::ShuttingDown)),
+        Ok(answer) => answer.clone(),
+        Err(_) => None,
     }
 }
 
@@ -246,7 +269,7 @@ fn take_off(core: &Arc<Core>, key: Key, want: Want, access: Access) -> Flight {
             want_end.div_ceil(SPOT).saturating_mul(SPOT).min(last),
         ),
     };
-    let (tx, answer) = watch::channel(None);
+    let (tell, answer) = watch::channel(None);
     let flight = Flight { start, end, answer };
     {
         let mut state = core.cache.state.lock();
@@ -257,15 +280,13 @@ fn take_off(core: &Arc<Core>, key: Key, want: Want, access: Access) -> Flight {
         state.flying += end - start;
         state.trim(max);
     }
-    let flying = Flying { core: core.clone(), key, bytes: end - start };
+    let flying = Flying { core: core.clone(), key, bytes: end - start, tell };
     core.spawn(async move {
         let core = flying.core.clone();
         let need = (want.offset - start) as u32 + want.need;
         let range = Want { block: key.block, offset: start, len: (end - start) as u32, need };
         let answer = reader::read(&core, range).await.map(|bytes| Held { start, bytes });
-        drop(flying);
-        core.cache.keep(key, &answer, core.budget.cache_max());
-        tx.send_replace(Some(answer));
+        flying.land(answer);
     });
     flight
 }

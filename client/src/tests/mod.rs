@@ -9,6 +9,7 @@ mod metad;
 mod model;
 mod quota;
 mod ranges;
+mod shared;
 mod whole;
 mod wire;
 mod xattrs;
@@ -78,6 +79,21 @@ impl Cluster {
     }
 
     async fn client_with(&self, change: impl FnOnce(&mut ClientConfig)) -> Arc<Client> {
+        let config = self.config(change);
+        let memory = Memory::new(config.memory);
+        self.connect(config, memory).await
+    }
+
+    /// With memory that others use, too.
+    async fn client_on(
+        &self,
+        memory: Memory,
+        change: impl FnOnce(&mut ClientConfig),
+    ) -> Arc<Client> {
+        self.connect(self.config(change), memory).await
+    }
+
+    fn config(&self, change: impl FnOnce(&mut ClientConfig)) -> ClientConfig {
         let mut config = ClientConfig {
             metad: vec!["fake:1".into()],
             volume: "vol1".into(),
@@ -87,9 +103,12 @@ impl Cluster {
             ..ClientConfig::default()
         };
         change(&mut config);
+        config
+    }
+
+    async fn connect(&self, config: ClientConfig, memory: Memory) -> Arc<Client> {
         let clock = Arc::new(TokioClock(self.start));
         let metad = Arc::new(Handle(self.metad.clone()));
-        let memory = Memory::new(config.memory);
         Client::connect_with(config, clock, metad, self.blockds.clone(), memory).await.unwrap()
     }
 }
