@@ -12,8 +12,8 @@ use ozone_platform::Clock;
 use ozone_proto::metad::metad_admin_client::MetadAdminClient;
 use ozone_proto::metad::metad_client::MetadClient;
 use ozone_proto::metad::{
-    BucketRoot, FindRootRequest, InfoVolumeRequest, ListRootsRequest, ListVolumesRequest,
-    RootEntry, SpaceRequest, StatfsReply, VolumeInfo,
+    BucketRoot, FindRootRequest, Hello, InfoVolumeRequest, ListRootsRequest, ListVolumesRequest,
+    RootEntry, SpaceRequest, StatfsReply, StatusRequest, VolumeInfo,
 };
 use ozone_rpc::{Channels, LeaderClient, Retry};
 use ozone_types::limits::MESSAGE_MAX;
@@ -26,9 +26,11 @@ use tonic::transport::Channel;
 use crate::api::StatFs;
 use crate::client::Client;
 use crate::config::ClientConfig;
-use crate::core::{Memory, NAMES_SHARE};
+use crate::core::{self, Memory, NAMES_SHARE};
 use crate::latency::Latency;
 use crate::look::{Look, Timings};
+use crate::metad::GrpcMetad;
+use crate::session;
 
 /// The layout of buckets of flat keys.
 const FLAT_KEYS: &str = "OBJECT_STORE";
@@ -117,7 +119,7 @@ struct Latencies {
 
 impl Cluster {
     /// Asks for the volume that the configuration names, if it does. `config.bucket` and
-    /// `config.subdirectory` mean nothing here. Errors: UNAVAILABLE after the configured time, with the
+    /// `config.subdirectory` mean nothing here. Must be called within a tokio runtime. Errors: UNAVAILABLE after the configured time, with the
     /// reason; VOLUME_NOT_FOUND.
     pub async fn connect(config: ClientConfig, clock: Arc<dyn Clock>) -> FsResult<Arc<Cluster>> {
         let channels = Channels::new();
@@ -131,7 +133,9 @@ impl Cluster {
             "" => drop(cluster.list_volumes(retry, "", 1).await?),
             volume => drop(cluster.info_volume(retry, volume).await?),
         }
-        Ok(Arc::new(cluster))
+        let cluster = Arc::new(cluster);
+        tokio::spawn(end_dead(cluster.clone()));
+        Ok(cluster)
     }
 
     /// All volumes, in the order in which they were made.
@@ -222,12 +226,14 @@ impl Cluster {
         Ok(client)
     }
 
-    /// Divides the memory for names among those who live, and `new`.
+    /// Divides the memory for names among those who live, and `new`. An eighth of it is left for whoever
+    /// has to know in which bucket an inode is.
     pub fn share_names(&self, new: Option<&Arc<Client>>) {
         let mut clients = self.clients.lock();
         clients.extend(new.map(Arc::downgrade));
         clients.retain(|client| client.strong_count() > 0);
-        let share = self.config.memory / NAMES_SHARE / clients.len().max(1) as u64;
+        let names = self.config.memory / NAMES_SHARE / 8 * 7;
+        let share = names / clients.len().max(1) as u64;
         for client in clients.iter().filter_map(Weak::upgrade) {
             client.set_names_memory(share);
         }
@@ -313,6 +319,29 @@ impl std::fmt::Debug for Cluster {
 }
 
 const FOREVER: Retry = Retry { deadline: Duration::MAX, attempt: ATTEMPT, idempotent: true };
+
+/// Of an earlier mount of this host that was killed: nothing shall wait for the end of its leases until
+/// somebody enters a bucket.
+async fn end_dead(cluster: Arc<Cluster>) {
+    let Some(dir) = core::session_dir(&cluster.config) else { return };
+    let work = async {
+        let status = cluster
+            .leader
+            .call(FOREVER, |channel| async move { admin(channel).status(StatusRequest {}).await });
+        let key = status.await?.cluster;
+        let hello = Hello {
+            host: core::host_name(),
+            pid: std::process::id(),
+            mountpoint: cluster.config.mountpoint.clone(),
+            ..Hello::default()
+        };
+        let metad = GrpcMetad::new(cluster.channels.clone(), cluster.config.metad.clone())?;
+        session::end_dead(&metad, &dir, &key, hello).await
+    };
+    if let Err(err) = work.await {
+        tracing::warn!(%err, "sessions of dead mounts end by their leases");
+    }
+}
 
 fn metad(channel: Channel) -> MetadClient<Channel> {
     MetadClient::new(channel).max_decoding_message_size(MESSAGE_MAX)

@@ -95,10 +95,7 @@ impl Core {
         blockds: Arc<dyn Blockds>,
         memory: Memory,
     ) -> Arc<Core> {
-        let dir = config.session_dir.clone().unwrap_or_else(SessionDir::default_path);
-        let session_dir = SessionDir::open(dir.clone())
-            .inspect_err(|err| tracing::warn!(dir = %dir.display(), %err, "no session directory"))
-            .ok();
+        let session_dir = session_dir(&config);
         let (group, gather) = Group::new();
         let (pool, releases) = Pool::new();
         let (closed, closes) = mpsc::unbounded_channel();
@@ -298,7 +295,15 @@ impl Core {
     }
 }
 
-fn host_name() -> String {
+/// Where this host's sessions are, if that is possible.
+pub fn session_dir(config: &ClientConfig) -> Option<SessionDir> {
+    let dir = config.session_dir.clone().unwrap_or_else(SessionDir::default_path);
+    SessionDir::open(dir.clone())
+        .inspect_err(|err| tracing::warn!(dir = %dir.display(), %err, "no session directory"))
+        .ok()
+}
+
+pub fn host_name() -> String {
     let name = nix::unistd::gethostname().ok();
     name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
 }

@@ -11,7 +11,7 @@
 //! business, as between any two sessions.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ozone_client::look::{Look, SessionState};
@@ -48,7 +48,9 @@ impl<C> Tree<C> {
     }
 }
 
-type Opening<C> = watch::Receiver<Option<FsResult<Arc<Tree<C>>>>>;
+/// What came of opening a bucket, if that is over.
+type Opened<C> = Option<FsResult<Arc<Tree<C>>>>;
+type Opening<C> = watch::Receiver<Opened<C>>;
 
 enum Slot<C> {
     Opening(Opening<C>),
@@ -133,14 +135,11 @@ impl<G: Ground> Buckets<G> {
         }
     }
 
-    async fn open_in_turn(
-        self: Arc<Self>,
-        id: BucketId,
-        tell: watch::Sender<Option<FsResult<Arc<Tree<G::Client>>>>>,
-    ) {
+    async fn open_in_turn(self: Arc<Self>, id: BucketId, tell: watch::Sender<Opened<G::Client>>) {
         let opened = tokio::select! {
-            opened = self.open_one(id) => opened,
+            biased;
             () = self.stop.cancelled() => Err(ErrorCode::ShuttingDown.into()),
+            opened = self.open_one(id) => opened,
         };
         let mut state = self.state.lock();
         match &opened {
@@ -245,23 +244,33 @@ impl<G: Ground> Buckets<G> {
     /// Stores everything and ends all sessions. Errors: data were lost, and no handle has told.
     pub async fn shutdown(self: &Arc<Self>) -> FsResult<()> {
         self.stop.cancel();
-        let mut tasks = {
-            let mut state = self.state.lock();
-            let slots = std::mem::take(&mut state.slots);
-            for slot in slots.into_values() {
-                if let Slot::Open(tree) = slot {
-                    state.closing.push(tree.clone());
-                    state.tasks.spawn(self.clone().close(tree));
+        // Again for what was just being opened.
+        while let Some(mut tasks) = self.close_all() {
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(panic) = ended {
+                    tracing::error!("{panic}");
                 }
-            }
-            std::mem::take(&mut state.tasks)
-        };
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(panic) = ended {
-                tracing::error!("{panic}");
             }
         }
         self.state.lock().loss.take().map_or(Ok(()), Err)
+    }
+
+    /// Begins to close what is open; answers the tasks to wait for, if there are any.
+    fn close_all(self: &Arc<Self>) -> Option<JoinSet<()>> {
+        let mut state = self.state.lock();
+        let open: Vec<_> = state
+            .slots
+            .extract_if(|_, slot| matches!(slot, Slot::Open(_)))
+            .filter_map(|(_, slot)| match slot {
+                Slot::Open(tree) => Some(tree),
+                Slot::Opening(_) => None,
+            })
+            .collect();
+        for tree in open {
+            state.closing.push(tree.clone());
+            state.tasks.spawn(self.clone().close(tree));
+        }
+        Some(std::mem::take(&mut state.tasks)).filter(|tasks| !tasks.is_empty())
     }
 
     /// All of them together, and each. Waits for nobody.
@@ -305,11 +314,7 @@ fn is_free<C: Backend>(tree: &Arc<Tree<C>>) -> bool {
 }
 
 /// Looks after idle buckets until they are all closed.
-async fn tend<G: Ground>(
-    buckets: std::sync::Weak<Buckets<G>>,
-    stop: CancellationToken,
-    idle: Duration,
-) {
+async fn tend<G: Ground>(buckets: Weak<Buckets<G>>, stop: CancellationToken, idle: Duration) {
     let often = (idle / 4).clamp(Duration::from_millis(10), Duration::from_secs(15));
     let mut tick = tokio::time::interval(often);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -29,7 +29,8 @@ pub use ground::Ground;
 use buckets::{Buckets, Tree};
 use numbers::{At, Place, Places};
 
-/// What is remembered of inodes' places may take this part of the memory, beside it.
+/// What is remembered of inodes' places may take this part of the memory, beside it: what the clients
+/// leave of theirs for names.
 const PLACES_SHARE: u64 = 32;
 
 /// How a forest is mounted.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::harness::process::died_by;
 use crate::harness::sides::{as_user, need};
-use crate::harness::{Cluster, Mount, Role, await_some, ozone, run, shell, tree};
+use crate::harness::{Cluster, Mount, Role, Settings, await_some, ozone, run, shell, tree};
 use crate::sh::quiet;
 
 impl Cluster {
@@ -482,4 +482,26 @@ fn servers_that_come_back_are_a_pause() {
     open.sync_all().unwrap();
     assert_eq!(fs::read(mount.join("bucket1/f")).unwrap(), b"before after");
     assert_eq!(names(&mount.join("bucket2")), set(["g"]));
+}
+
+/// A mount that was killed held a lock; who mounts again on this host tells metad that it is dead, though
+/// nobody has entered a bucket yet.
+#[test]
+fn the_locks_of_a_dead_mount_are_free_when_it_is_mounted_again() {
+    let cluster = Cluster::with(Settings { lease_ms: 20_000, ..Settings::default() });
+    let (mut mount, other) = (cluster.forest("/", ""), cluster.mount());
+    let locked = File::create(mount.join("vol1/bucket1/f")).unwrap();
+    locked.lock().unwrap();
+    let mut waiting = Command::new("flock").arg(other.join("f")).arg("true").spawn().unwrap();
+    await_some("flock to wait", || {
+        let call = fs::read_to_string(format!("/proc/{}/syscall", waiting.id())).ok()?;
+        call.starts_with(&format!("{} ", libc::SYS_flock)).then_some(())
+    });
+    mount.kill();
+    let killed = Instant::now();
+    mount.up();
+    let status = await_some("the lock", || waiting.try_wait().unwrap());
+    assert!(status.success());
+    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+    assert_eq!(cluster.sessions(), [other.path().to_str().unwrap()]);
 }
