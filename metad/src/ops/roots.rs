@@ -1,5 +1,6 @@
-//! roots: buckets as the directories of their volumes. Rows: reads the bucket, those on a link's way to
-//! it, its root, and volumes until its own is found; a listing all of the volume's buckets.
+//! roots: buckets as the directories of their volumes. Rows: reads the bucket, its place, those on a
+//! link's way to it, its root, and where its volume is not named the volumes until it is found; a listing
+//! all of the volume's buckets.
 
 use ozone_proto::metad::{
     BucketRoot, FindRootRequest, ListRootsReply, ListRootsRequest, RootEntry, Xattr,
@@ -9,7 +10,7 @@ use ozone_types::limits::READDIR_PAGE;
 use ozone_types::{BucketId, ErrorCode, InodeId, VolumeId};
 
 use super::node::Node;
-use super::resolve::{bucket_place, follow, volume_by_name};
+use super::resolve::{follow, volume_by_id, volume_by_name};
 use super::xattr;
 use crate::error::{OpError, OpResult, refuse};
 use crate::tables::{self, BUCKET_IDS, BUCKETS, BucketKey, INODES, InodeKey};
@@ -17,12 +18,16 @@ use crate::tables::{self, BUCKET_IDS, BUCKETS, BucketKey, INODES, InodeKey};
 /// Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND; DETECTED_LOOP_IN_BUCKET_LINKS; STALE_INODE for an inode
 /// that there is not.
 pub fn find_root(tables: &impl Read, op: &FindRootRequest) -> OpResult<BucketRoot> {
+    let mut named = None;
     let bucket = match (op.bucket, op.inode) {
-        (0, 0) => BucketId(follow(tables, &op.volume, &op.name)?.id),
+        (0, 0) => {
+            named = Some((op.volume.as_str(), volume_by_name(tables, &op.volume)?.id));
+            BucketId(follow(tables, &op.volume, &op.name)?.id)
+        }
         (0, inode) => bucket_of(tables, InodeId(inode))?,
         (bucket, _) => BucketId(bucket),
     };
-    let mut root = root_of(tables, bucket)?;
+    let mut root = root_of(tables, bucket, named)?;
     if op.xattrs {
         let inode = InodeId(root.attr.unwrap_or_default().inode);
         for name in xattr::listxattr(tables, bucket, inode)? {
@@ -44,16 +49,32 @@ fn bucket_of(tables: &impl Read, inode: InodeId) -> OpResult<BucketId> {
     refuse(ErrorCode::Stale, format!("inode {inode} is in no bucket"))
 }
 
-fn root_of(tables: &impl Read, bucket: BucketId) -> OpResult<BucketRoot> {
-    let Some((volume, name, root)) = bucket_place(tables, bucket)? else {
+/// `near`: the name and id of a volume that the bucket may well be in.
+fn root_of(
+    tables: &impl Read,
+    bucket: BucketId,
+    near: Option<(&str, u64)>,
+) -> OpResult<BucketRoot> {
+    let Some(place) = BUCKET_IDS.get(tables, &bucket)? else {
         return refuse(ErrorCode::BucketNotFound, format!("bucket {bucket}"));
     };
-    let volume_id = volume_by_name(tables, &volume)?.id;
-    let key = BucketKey { volume: VolumeId(volume_id), name };
-    let layout = BUCKETS.need(tables, &key)?.layout;
-    let attr = Node::named(tables, InodeKey::new(bucket, root))?.attr();
-    let (bucket, name, xattrs) = (bucket.0, key.name, Vec::new());
-    Ok(BucketRoot { bucket, volume, name, volume_id, layout, attr: Some(attr), xattrs })
+    let key = BucketKey { volume: VolumeId(place.volume), name: place.name };
+    let volume = match near {
+        Some((name, id)) if id == place.volume => name.to_owned(),
+        Some(_) | None => volume_by_id(tables, key.volume)?
+            .ok_or_else(|| BUCKETS.corrupt(&key, "its volume does not exist"))?,
+    };
+    let record = BUCKETS.need(tables, &key)?;
+    let attr = Node::named(tables, InodeKey::new(bucket, InodeId(record.root)))?.attr();
+    Ok(BucketRoot {
+        bucket: bucket.0,
+        volume,
+        volume_id: place.volume,
+        name: key.name,
+        layout: record.layout,
+        attr: Some(attr),
+        xattrs: Vec::new(),
+    })
 }
 
 /// Errors: VOLUME_NOT_FOUND.
@@ -82,7 +103,8 @@ pub fn list_roots(tables: &impl Read, op: &ListRootsRequest) -> OpResult<ListRoo
             Err(OpError::Refused(_)) => continue,
             Err(fatal) => return Err(fatal),
         };
-        let root = Some(root_of(tables, BucketId(source.id))?);
+        let near = Some((op.volume.as_str(), volume_id));
+        let root = Some(root_of(tables, BucketId(source.id), near)?);
         reply.entries.push(RootEntry { name, cookie, root });
     }
     reply.end = true;
