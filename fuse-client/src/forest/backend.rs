@@ -156,7 +156,7 @@ impl<G: Ground> Backend for Forest<G> {
     async fn getattr(&self, inode: InodeId) -> FsResult<Attr> {
         match At::of(inode) {
             At::Top => Ok(self.top_attr()),
-            At::Volume(id) => Ok(self.volume_attr(&self.volume(id).await?).await),
+            At::Volume(id) => self.volume_of(id).await,
             At::Bucket => match self.seen(inode).await? {
                 Seen::Inside(tree) => tree.client.getattr(inode).await,
                 Seen::Outside(bucket) => Ok(bucket.root),

@@ -55,8 +55,8 @@ pub struct Forest<G: Ground> {
     /// The volume that is mounted, if it is not all of them.
     only: Option<String>,
     began: Timestamp,
-    /// Names of the volumes that the kernel was told of, by id. Lock order: a leaf, as all here.
-    volumes: Mutex<HashMap<u64, String>>,
+    /// The volumes that the kernel was told of, by id. Lock order: a leaf, as all here.
+    volumes: Mutex<HashMap<u64, top::Told>>,
     owners: Mutex<top::Owners>,
     /// Refusals that are in the log.
     said: Mutex<HashSet<Said>>,
@@ -78,7 +78,7 @@ impl<G: Ground> Forest<G> {
             None => numbers::top(),
             Some(name) => {
                 let id = ground.volume(name).await?.id;
-                volumes.insert(id, name.clone());
+                volumes.insert(id, top::Told::named(name));
                 numbers::volume(id)
             }
         };

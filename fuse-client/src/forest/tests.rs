@@ -29,6 +29,8 @@ struct FakeGround {
     /// How often a bucket was opened, and questions for one by an inode.
     opened: AtomicUsize,
     searched: AtomicUsize,
+    /// Questions for a volume.
+    asked: AtomicUsize,
     /// Opening waits.
     slow: tokio::sync::RwLock<()>,
 }
@@ -82,6 +84,7 @@ impl Ground for FakeGround {
     }
 
     async fn volume(&self, name: &str) -> FsResult<Volume> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let id = *self.volumes.lock().get(name).ok_or(ErrorCode::VolumeNotFound)?;
         let (created, modified) = (Timestamp::new(id as i64, 0), Timestamp::new(10, 0));
         let (name, owner) = (name.to_owned(), "no-such-user".to_owned());
@@ -333,6 +336,29 @@ async fn what_is_made_and_deleted_is_seen_at_once() {
     assert_eq!(code(forest.getattr(bucket).await), ErrorCode::Stale);
     assert_eq!(code(forest.opendir(bucket).await), ErrorCode::Stale);
     assert_eq!(code(forest.getattr(InodeId(1_000_000)).await), ErrorCode::Stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_asked_for_once_per_path() {
+    let ground = FakeGround::new();
+    let forest = forest_over(&ground, None).await;
+    let asked = || ground.asked.swap(0, Ordering::SeqCst);
+    let volume = walk(&forest, "vol1").await.unwrap();
+    assert_eq!(asked(), 1);
+    assert_eq!(forest.getattr(volume.inode).await.unwrap(), volume);
+    assert_eq!(asked(), 0, "told a moment ago");
+    walk(&forest, "vol1").await.unwrap();
+    assert_eq!(asked(), 1, "but whether it is there is asked each time");
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    forest.getattr(volume.inode).await.unwrap();
+    assert_eq!(asked(), 1);
+    ground.volumes.lock().remove("vol1");
+    assert_eq!(code(walk(&forest, "vol1").await), ErrorCode::NotFound);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(code(forest.getattr(volume.inode).await), ErrorCode::Stale);
+    // Another one of that name.
+    ground.volumes.lock().insert("vol1".to_owned(), 7);
+    assert_eq!(code(forest.getattr(volume.inode).await), ErrorCode::Stale);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What is above the buckets: the directory of all volumes, and volumes as directories of buckets.
 //!
-//! Nothing of it is kept here or by the kernel: a bucket that is made is seen by the next lookup, one that
-//! is deleted by none. Nobody is in a bucket because somebody looks at it from here.
+//! No name is kept here or by the kernel: a bucket that is made is seen by the next lookup, one that is
+//! deleted by none. Nobody is in a bucket because somebody looks at it from here.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,6 +20,22 @@ use crate::system;
 /// A volume's owner may get another number, or one at all, on this machine.
 const OWNER_KNOWN: Duration = Duration::from_secs(60);
 
+/// What a lookup has told of a volume serves for so long when the kernel asks for its attributes: it does
+/// so at each path through it, right behind the lookup. Who may enter does not depend on it.
+const TOLD: Duration = Duration::from_millis(100);
+
+/// A volume that the kernel was told of.
+pub(super) struct Told {
+    pub name: String,
+    attr: Option<(Attr, Instant)>,
+}
+
+impl Told {
+    pub fn named(name: &str) -> Told {
+        Told { name: name.to_owned(), attr: None }
+    }
+}
+
 /// Users by their names, as this machine knew them lately: uid and gid.
 pub(super) type Owners = HashMap<String, ((u32, u32), Instant)>;
 
@@ -29,23 +45,27 @@ impl<G: Ground> Forest<G> {
         directory(numbers::top(), self.began)
     }
 
-    /// The volume of that number. Errors: STALE_INODE.
-    pub(super) async fn volume(&self, id: u64) -> FsResult<Volume> {
-        let name = self.volumes.lock().get(&id).cloned();
-        let Some(name) = name else { return Err(ErrorCode::Stale.into()) };
+    /// The attributes of the volume of that number. Errors: STALE_INODE.
+    pub(super) async fn volume_of(&self, id: u64) -> FsResult<Attr> {
+        let name = match self.volumes.lock().get(&id) {
+            Some(Told { attr: Some((attr, at)), .. }) if at.elapsed() < TOLD => {
+                return Ok(attr.clone());
+            }
+            Some(told) => told.name.clone(),
+            None => return Err(ErrorCode::Stale.into()),
+        };
         match self.ground.volume(&name).await {
-            Ok(volume) if volume.id == id => Ok(volume),
+            Ok(volume) if volume.id == id => Ok(self.volume_attr(&volume).await),
             Ok(_) => Err(ErrorCode::Stale.into()),
             Err(err) if err.code() == ErrorCode::VolumeNotFound => Err(ErrorCode::Stale.into()),
             Err(err) => Err(err),
         }
     }
 
-    /// Also remembers its name.
-    pub(super) async fn volume_attr(&self, volume: &Volume) -> Attr {
-        self.volumes.lock().insert(volume.id, volume.name.clone());
+    /// Also remembers what it tells.
+    async fn volume_attr(&self, volume: &Volume) -> Attr {
         let (uid, gid) = self.owner(&volume.owner).await;
-        Attr {
+        let attr = Attr {
             uid,
             gid,
             nlink: u32::try_from(volume.buckets + 2).unwrap_or(u32::MAX),
@@ -55,7 +75,10 @@ impl<G: Ground> Forest<G> {
             ctime: volume.modified,
             btime: volume.created,
             ..directory(numbers::volume(volume.id), volume.created)
-        }
+        };
+        let (name, told) = (volume.name.clone(), Some((attr.clone(), Instant::now())));
+        self.volumes.lock().insert(volume.id, Told { name, attr: told });
+        attr
     }
 
     /// The numbers of a user on this machine, root's for one that it does not know.
@@ -100,7 +123,8 @@ impl<G: Ground> Forest<G> {
     }
 
     fn volume_name(&self, id: u64) -> FsResult<String> {
-        self.volumes.lock().get(&id).cloned().ok_or_else(|| ErrorCode::Stale.into())
+        let name = self.volumes.lock().get(&id).map(|told| told.name.clone());
+        name.ok_or_else(|| ErrorCode::Stale.into())
     }
 
     pub(super) async fn list_volumes(
