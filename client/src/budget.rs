@@ -1,7 +1,9 @@
-//! One ceiling for dirty data, data on its way, and the cache.
+//! One ceiling for dirty data, data on its way, and the cache, of all clients of a mount together.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Counts dirty bytes against their share of the memory; the cache takes what is left.
@@ -11,8 +13,8 @@ pub struct Budget {
     dirty: AtomicU64,
     /// Told when dirty bytes have gone.
     freed: Notify,
-    /// Told when a writer waits.
-    pressure: Notify,
+    /// Told when a writer waits, each for the client whose it is. Lock order: a leaf.
+    pressures: Mutex<Vec<Weak<Notify>>>,
 }
 
 impl Budget {
@@ -22,13 +24,18 @@ impl Budget {
             dirty_max: total / 2,
             dirty: AtomicU64::new(0),
             freed: Notify::new(),
-            pressure: Notify::new(),
+            pressures: Mutex::default(),
         }
     }
 
     /// Most dirty bytes at any time; one single write may be larger.
     pub fn dirty_max(&self) -> u64 {
         self.dirty_max
+    }
+
+    /// All of it, dirty or not.
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     pub fn dirty(&self) -> u64 {
@@ -49,7 +56,7 @@ impl Budget {
             if self.try_reserve(bytes) {
                 return Reservation { budget: self, bytes };
             }
-            self.pressure.notify_one();
+            self.press();
             freed.await;
         }
     }
@@ -70,14 +77,22 @@ impl Budget {
         }
     }
 
-    /// Has dirty data written back although no writer waits.
+    /// Has all dirty data written back, as when a writer waits for room.
     pub fn press(&self) {
-        self.pressure.notify_one();
+        self.pressures.lock().retain(|pressure| match pressure.upgrade() {
+            Some(pressure) => {
+                pressure.notify_one();
+                true
+            }
+            None => false,
+        });
     }
 
-    /// Resolves when a writer waits for room.
-    pub async fn pressure(&self) {
-        self.pressure.notified().await;
+    /// What is told when a writer waits for room, for as long as the answer lives.
+    pub fn pressure(&self) -> Arc<Notify> {
+        let pressure = Arc::new(Notify::new());
+        self.pressures.lock().push(Arc::downgrade(&pressure));
+        pressure
     }
 }
 

@@ -19,12 +19,12 @@ use tokio::task::JoinHandle;
 use crate::api::*;
 use crate::blocks::{Blockds, GrpcBlockds, pool};
 use crate::config::ClientConfig;
-use crate::core::Core;
+use crate::core::{Core, Memory};
 use crate::file::handle::{OpenDir, OpenFile};
 use crate::file::write::Place;
 use crate::file::{self, pipeline};
 use crate::locks;
-use crate::look::{Gauges, Look};
+use crate::look::{self, Look};
 use crate::metad::{GrpcMetad, Metad};
 use crate::session;
 
@@ -47,10 +47,20 @@ impl Client {
     pub async fn connect(config: ClientConfig, clock: Arc<dyn Clock>) -> FsResult<Arc<Client>> {
         VolumeName::new(&config.volume)?;
         BucketName::new(&config.bucket)?;
-        let channels = Channels::new();
+        let memory = Memory::new(config.memory);
+        Client::connect_sharing(config, clock, Channels::new(), memory).await
+    }
+
+    /// [`Client::connect`] by channels and with memory that others use, too.
+    pub(crate) async fn connect_sharing(
+        config: ClientConfig,
+        clock: Arc<dyn Clock>,
+        channels: Channels,
+        memory: Memory,
+    ) -> FsResult<Arc<Client>> {
         let metad = Arc::new(GrpcMetad::new(channels.clone(), config.metad.clone())?);
         let blockds = Arc::new(GrpcBlockds::new(channels, config.append_timeout));
-        Client::connect_with(config, clock, metad, blockds).await
+        Client::connect_with(config, clock, metad, blockds, memory).await
     }
 
     pub(crate) async fn connect_with(
@@ -58,6 +68,7 @@ impl Client {
         clock: Arc<dyn Clock>,
         metad: Arc<dyn Metad>,
         blockds: Arc<dyn Blockds>,
+        memory: Memory,
     ) -> FsResult<Arc<Client>> {
         let timeout = config.connect_timeout;
         let request = ResolveBucketRequest {
@@ -66,7 +77,7 @@ impl Client {
             subdirectory: config.subdirectory.clone(),
             keys: config.keys,
         };
-        let core = Core::start(config, clock, metad, blockds);
+        let core = Core::start(config, clock, metad, blockds, memory);
         // Dropped on an error, it stops what was started.
         let mut client = Client {
             core: core.clone(),
@@ -98,6 +109,16 @@ impl Client {
             pool::refill(&core);
         }
         Ok(Arc::new(client))
+    }
+
+    /// The bucket that it works in.
+    pub fn bucket(&self) -> BucketId {
+        self.core.bucket()
+    }
+
+    /// Names and attributes may take so many bytes from now on.
+    pub(crate) fn set_names_memory(&self, bytes: u64) {
+        self.core.known.resize(bytes);
     }
 
     #[cfg(test)]
@@ -427,10 +448,8 @@ impl Client {
 
     /// The client's metrics, for an HTTP port.
     pub fn registry(&self) -> Registry {
-        let mut registry = Registry::default();
-        self.core.metrics.register(&mut registry);
-        registry.register_collector(Box::new(Gauges(Arc::downgrade(&self.core))));
-        registry
+        let core = Arc::downgrade(&self.core);
+        look::registry(move || core.upgrade().map(|core| core.look()))
     }
 
     /// The client as it is now. Waits for nobody.

@@ -30,7 +30,21 @@ use crate::queue::Queue;
 use crate::session::{self, Session, SessionDir};
 
 /// Names and attributes may take this part of the configured memory, beside it.
-const NAMES_SHARE: u64 = 4;
+pub const NAMES_SHARE: u64 = 4;
+
+/// Memory that the clients of one mount have in common.
+#[derive(Clone)]
+pub struct Memory {
+    pub budget: Arc<Budget>,
+    pub cache: Arc<Cache>,
+}
+
+impl Memory {
+    /// `total` bytes of dirty data, data on its way and cached data together.
+    pub fn new(total: u64) -> Self {
+        Memory { budget: Arc::new(Budget::new(total)), cache: Arc::default() }
+    }
+}
 
 /// The client's state. Lock order: `Files::map`, then a file's state, then everything in here, of
 /// which no two are held together, except `locks` before `known`.
@@ -52,9 +66,9 @@ pub struct Core {
     pub accessed: Mutex<Vec<Arc<File>>>,
     /// Files that nobody uses any more, for metad to hear of.
     pub closed: mpsc::UnboundedSender<Arc<File>>,
-    pub budget: Budget,
+    pub budget: Arc<Budget>,
     pub credits: Credits,
-    pub cache: Cache,
+    pub cache: Arc<Cache>,
     pub places: Places,
     pub pool: Pool,
     pub metrics: Metrics,
@@ -79,17 +93,15 @@ impl Core {
         clock: Arc<dyn Clock>,
         metad: Arc<dyn Metad>,
         blockds: Arc<dyn Blockds>,
+        memory: Memory,
     ) -> Arc<Core> {
-        let dir = config.session_dir.clone().unwrap_or_else(SessionDir::default_path);
-        let session_dir = SessionDir::open(dir.clone())
-            .inspect_err(|err| tracing::warn!(dir = %dir.display(), %err, "no session directory"))
-            .ok();
+        let session_dir = session_dir(&config);
         let (group, gather) = Group::new();
         let (pool, releases) = Pool::new();
         let (closed, closes) = mpsc::unbounded_channel();
         let known = Known::new(config.memory / NAMES_SHARE);
         let core = Arc::new(Core {
-            budget: Budget::new(config.memory),
+            budget: memory.budget,
             credits: Credits::default(),
             session: Session::new(clock.clone()),
             host: host_name(),
@@ -105,7 +117,7 @@ impl Core {
             dirty: Mutex::default(),
             accessed: Mutex::default(),
             closed,
-            cache: Cache::default(),
+            cache: memory.cache,
             places: Places::default(),
             pool,
             metrics: Metrics::default(),
@@ -145,6 +157,11 @@ impl Core {
     /// Ends the background tasks.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Its background tasks have ended, or will in a moment.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// The runtime that this client lives in.
@@ -278,7 +295,15 @@ impl Core {
     }
 }
 
-fn host_name() -> String {
+/// Where this host's sessions are, if that is possible.
+pub fn session_dir(config: &ClientConfig) -> Option<SessionDir> {
+    let dir = config.session_dir.clone().unwrap_or_else(SessionDir::default_path);
+    SessionDir::open(dir.clone())
+        .inspect_err(|err| tracing::warn!(dir = %dir.display(), %err, "no session directory"))
+        .ok()
+}
+
+pub fn host_name() -> String {
     let name = nix::unistd::gethostname().ok();
     name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
 }

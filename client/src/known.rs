@@ -98,6 +98,10 @@ struct Busy {
     mixed: bool,
 }
 
+fn capacity(bytes: u64) -> usize {
+    usize::try_from(bytes / BYTES_EACH).unwrap_or(usize::MAX).max(4)
+}
+
 impl Inner {
     fn new(capacity: usize) -> Self {
         Inner {
@@ -118,8 +122,15 @@ impl Inner {
 impl Known {
     /// Remembers what fits into `bytes`, roughly.
     pub fn new(bytes: u64) -> Self {
-        let capacity = usize::try_from(bytes / BYTES_EACH).unwrap_or(usize::MAX);
-        Known(Mutex::new(Inner::new(capacity.max(4))))
+        Known(Mutex::new(Inner::new(capacity(bytes))))
+    }
+
+    /// Remembers no more than fits into `bytes` from now on.
+    pub fn resize(&self, bytes: u64) {
+        let mut inner = self.0.lock();
+        inner.capacity = capacity(bytes);
+        inner.trim_attrs();
+        inner.trim_names();
     }
 
     /// Before the lease is asked for.
@@ -336,10 +347,22 @@ impl Inner {
             Some(_) | None => {}
         }
         self.attrs.put(attr.inode, attr);
-        if self.attrs.len() > self.capacity {
+        self.trim_attrs();
+    }
+
+    fn trim_attrs(&mut self) {
+        while self.attrs.len() > self.capacity {
             self.attrs.pop_lru();
             // A late answer must not pass for news of what has just been dropped.
             self.tide += 1;
+        }
+    }
+
+    fn trim_names(&mut self) {
+        while self.names > self.capacity
+            && let Some((_, dir)) = self.dirs.pop_lru()
+        {
+            self.names -= dir.names.len();
         }
     }
 
@@ -361,11 +384,7 @@ impl Inner {
         if after > self.capacity / 4 * 3 {
             self.forget_dir(parent);
         }
-        while self.names > self.capacity
-            && let Some((_, dir)) = self.dirs.pop_lru()
-        {
-            self.names -= dir.names.len();
-        }
+        self.trim_names();
     }
 
     /// What this name stands for is not known any more.

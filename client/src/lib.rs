@@ -9,6 +9,7 @@
 //!              └───────────► blocks/slot ────────────► blockd, all replicas at once
 //! ```
 //! `session` keeps the lease and dispatches recalls; `locks` are those of flock(2) and fcntl(2);
+//! `cluster` is what is above buckets, for mounts of more than one.
 //! `budget` bounds the memory of all of it, `credit` is room of the bucket's quota for what is dirty.
 
 mod api;
@@ -17,6 +18,7 @@ mod budget;
 mod bulk;
 mod calls;
 mod client;
+mod cluster;
 mod config;
 mod core;
 mod credit;
@@ -38,5 +40,6 @@ mod xattr;
 
 pub use api::*;
 pub use client::Client;
+pub use cluster::{Bucket, BucketEntry, BucketPage, Cluster, Volume, Which};
 pub use config::ClientConfig;
 pub use file::handle::{OpenDir, OpenFile};

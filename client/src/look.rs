@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Weak;
 
 use ozone_types::limits::SESSION_OUTSTANDING_MAX;
 use prometheus_client::collector::Collector;
@@ -11,10 +10,12 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
 use crate::latency::Timing;
+use crate::metrics;
 
 /// Timings by the name of what is timed.
 pub type Timings = BTreeMap<String, Timing>;
@@ -89,6 +90,43 @@ pub struct Look {
     pub metad_calls: Timings,
     /// Requests to block servers.
     pub blockd_calls: Timings,
+    /// Of a mount of more than one bucket: those that are in use, without their counters and timings,
+    /// which are in the sums above.
+    pub buckets: Vec<Look>,
+}
+
+impl Look {
+    /// Adds what another client of the same mount has counted. Memory they have in common.
+    pub fn add(&mut self, other: &Look) {
+        self.files += other.files;
+        self.files_dirty += other.files_dirty;
+        self.batches += other.batches;
+        self.locks_waiting += other.locks_waiting;
+        for server in &other.blockds {
+            if !self.blockds.contains(server) {
+                self.blockds.push(server.clone());
+            }
+        }
+        for (name, count) in &other.counters {
+            *self.counters.entry(name.clone()).or_default() += count;
+        }
+        let sums = [
+            (&mut self.metad_calls, &other.metad_calls),
+            (&mut self.blockd_calls, &other.blockd_calls),
+        ];
+        for (sum, timings) in sums {
+            for (name, timing) in timings {
+                sum.entry(name.clone()).or_default().add(timing);
+            }
+        }
+    }
+
+    /// Adds a client that is in use.
+    pub fn add_bucket(&mut self, bucket: Look) {
+        self.add(&bucket);
+        let (counters, metad_calls, blockd_calls) = Default::default();
+        self.buckets.push(Look { counters, metad_calls, blockd_calls, ..bucket });
+    }
 }
 
 impl Core {
@@ -112,7 +150,7 @@ impl Core {
             lease_left_ms: left.as_millis() as u64,
             heard_ms: self.session.heard().map(|ago| ago.as_millis() as u64),
             alone: self.known.is_held() && !left.is_zero(),
-            memory: self.config.memory,
+            memory: self.budget.total(),
             dirty: self.budget.dirty(),
             dirty_max: self.budget.dirty_max(),
             cached: self.cache.bytes(),
@@ -127,6 +165,7 @@ impl Core {
             counters: self.metrics.values(),
             metad_calls: self.metad.timings(),
             blockd_calls: self.blockds.timings(),
+            buckets: Vec::new(),
         }
     }
 }
@@ -136,19 +175,31 @@ struct CallLabel {
     call: String,
 }
 
-/// What is read off the client when somebody asks for the metrics.
-pub struct Gauges(pub Weak<Core>);
+/// The metrics of whatever can be looked at, for as long as `look` answers.
+pub fn registry(look: impl Fn() -> Option<Look> + Send + Sync + 'static) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Metrics(Box::new(look))));
+    registry
+}
 
-impl fmt::Debug for Gauges {
+/// What is read off a client when somebody asks for its metrics.
+struct Metrics(Box<dyn Fn() -> Option<Look> + Send + Sync>);
+
+impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Gauges")
+        f.write_str("Metrics")
     }
 }
 
-impl Collector for Gauges {
+impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(core) = self.0.upgrade() else { return Ok(()) };
-        let look = core.look();
+        let Some(look) = self.0() else { return Ok(()) };
+        for (name, help) in metrics::COUNTERS {
+            let count = look.counters.get(*name).copied().unwrap_or(0);
+            let (name, counter) = (format!("ozone_client_{name}"), ConstCounter::new(count));
+            let metric = counter.metric_type();
+            counter.encode(encoder.encode_descriptor(&name, help, None, metric)?)?;
+        }
         let mut gauge = |name: &str, help: &str, value: u64| {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::registry::Registry;
 
 macro_rules! counters {
     ($($name:ident, $help:literal;)*) => {
@@ -11,13 +10,10 @@ macro_rules! counters {
         #[derive(Default)]
         pub struct Metrics { $(pub $name: Counter,)* }
 
-        impl Metrics {
-            /// Registers all of them as `ozone_client_…`.
-            pub fn register(&self, registry: &mut Registry) {
-                let registry = registry.sub_registry_with_prefix("ozone_client");
-                $(registry.register(stringify!($name), $help, self.$name.clone());)*
-            }
+        /// Their names, which `ozone_client_` comes before, and what they mean.
+        pub const COUNTERS: &[(&str, &str)] = &[$((stringify!($name), $help),)*];
 
+        impl Metrics {
             /// All of them by name.
             pub fn values(&self) -> BTreeMap<String, u64> {
                 [$((stringify!($name).to_owned(), self.$name.get()),)*].into()

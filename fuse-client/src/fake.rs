@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::vfs::{Answer, Backend, OpenedFile};
 use locks::Locks;
-use nodes::{Nodes, ROOT, now};
+use nodes::{Nodes, now};
 use xattrs::Acl;
 
 const SPACE: StatFs =
@@ -69,8 +69,13 @@ impl OpenedFile for FakeFile {
 
 impl Fake {
     pub fn new() -> Arc<Fake> {
+        Fake::numbered(0)
+    }
+
+    /// One whose inodes are no other's.
+    pub fn numbered(base: u64) -> Arc<Fake> {
         Arc::new(Fake {
-            nodes: Mutex::new(Nodes::new()),
+            nodes: Mutex::new(Nodes::new(base)),
             hanging: watch::channel(false).0,
             cacheable: Arc::new(AtomicBool::new(true)),
             lossy: AtomicBool::new(false),
@@ -98,7 +103,9 @@ impl Fake {
     /// Makes an empty file behind the kernel's back.
     pub fn add(&self, name: &str) {
         let (name, node) = (FileName::new(name.as_bytes()), NewNode::default());
-        self.nodes.lock().add(ROOT, &name.unwrap(), NewNode { mode: 0o100_644, ..node }).unwrap();
+        let mut nodes = self.nodes.lock();
+        let root = nodes.root;
+        nodes.add(root, &name.unwrap(), NewNode { mode: 0o100_644, ..node }).unwrap();
     }
 
     /// Sets a file's access ACL behind the kernel's back.
@@ -135,7 +142,7 @@ impl Backend for Fake {
     type Dir = InodeId;
 
     fn root(&self) -> InodeId {
-        ROOT
+        self.nodes.lock().root
     }
 
     fn keep(&self, _: &Attr) -> Duration {

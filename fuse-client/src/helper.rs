@@ -24,11 +24,12 @@ use crate::syslog;
 use crate::system;
 
 const USAGE: &str = "usage: mount.fuse.ozone SOURCE DIRECTORY [-sfnv] [-o option[,option…]]
-  SOURCE  [host[:port][,host[:port]…]:]/volume/bucket[/directory]
+  SOURCE  [host[:port][,host[:port]…]:]/[volume[/bucket[/directory]]]
 options besides those of mount(8):
   metad=host:port[+host:port…]  servers, where SOURCE and /etc/ozone/ozone.toml name none
   memory=512M                   ceiling of the mount process
   connect_timeout=30            seconds to wait for servers
+  bucket_idle=60                with several buckets: seconds after which an unused one is closed
   allow_other                   let other users in (root's default)
   log=FILE, log_level=info      log to a file instead of syslog
   config=FILE                   instead of /etc/ozone/ozone.toml";

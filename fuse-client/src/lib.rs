@@ -2,12 +2,13 @@
 //!
 //! Three layers. [`vfs`] has the semantics, one file per operation, and knows no kernel. `fuse` is the
 //! only place that imports fuser: it decodes a request, runs the vfs operation, and replies. [`mount`],
-//! [`helper`] and [`umount`] are the life of a mount: options, refusals, the detached process, signals,
+//! `forest` is a backend of the vfs over many buckets. [`helper`] and [`umount`] are the life of a mount: options, refusals, the detached process, signals,
 //! flushing at the end.
 
 mod device;
 #[cfg(test)]
 mod fake;
+mod forest;
 mod fuse;
 pub mod helper;
 pub mod look;

@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ozone_client::{AccessTime, AccessTimes, Client, ClientConfig};
+use ozone_client::{AccessTime, AccessTimes, Client, ClientConfig, Cluster};
 use ozone_platform::real_clock;
-use ozone_types::{ErrorCode, FsError};
+use ozone_types::{ErrorCode, FsError, FsResult};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::device::{self, DeviceOptions};
+use crate::forest::{Forest, Shape};
 use crate::fuse::Session;
 use crate::look::{Facts, Looking, Server, Subject};
-use crate::options::{self, KernelFlags, Options, Source, UsageError};
+use crate::options::{self, KernelFlags, Options, Source, Target, UsageError};
 use crate::runfile::{Record, RunFile, State};
 use crate::site_file::{SITE_FILE, SiteFile};
 use crate::system;
@@ -39,10 +40,7 @@ pub struct MountConfig {
     pub source: String,
     /// Addresses of metad, `host:port`; never empty.
     pub metad: Vec<String>,
-    pub volume: String,
-    pub bucket: String,
-    /// Empty for the bucket itself.
-    pub subdirectory: String,
+    pub target: Target,
     pub mountpoint: PathBuf,
     pub flags: KernelFlags,
     /// Let other users in. By default root does and nobody else.
@@ -50,6 +48,8 @@ pub struct MountConfig {
     /// Ceiling of the whole process in bytes, where it does nothing but this mount.
     pub memory: u64,
     pub connect_timeout: Duration,
+    /// So long after its last use a bucket is closed, where there are several.
+    pub bucket_idle: Duration,
     /// Threads that read requests from the kernel; by default one per CPU, 2 to 8.
     pub readers: Option<usize>,
 }
@@ -67,24 +67,22 @@ impl MountConfig {
         };
         if metad.is_empty() {
             return Err(UsageError(format!(
-                "no servers for '{source}': name them in the source (host:/{}/{}), with \
+                "no servers for '{source}': name them in the source (host:{}), with \
                  -o metad=host:port, or as metad = [\"host:port\"] in {}",
-                parsed.volume,
-                parsed.bucket,
+                parsed.target,
                 file.display()
             )));
         }
         Ok(MountConfig {
             source: source.to_owned(),
             metad,
-            volume: parsed.volume,
-            bucket: parsed.bucket,
-            subdirectory: parsed.subdirectory,
+            target: parsed.target,
             mountpoint: mountpoint.to_owned(),
             flags: options.flags,
             allow_other: options.allow_other,
             memory: options.memory.unwrap_or(options::DEFAULT_MEMORY),
             connect_timeout: options.connect_timeout.unwrap_or(options::DEFAULT_CONNECT_TIMEOUT),
+            bucket_idle: options.bucket_idle.unwrap_or(options::DEFAULT_BUCKET_IDLE),
             readers: options.readers,
         })
     }
@@ -110,6 +108,9 @@ impl MountConfig {
             format!("connect_timeout={}", self.connect_timeout.as_secs()),
             format!("readers={}", self.readers()),
         ];
+        if !matches!(self.target, Target::Bucket { .. }) {
+            options.push(format!("bucket_idle={}", self.bucket_idle.as_secs()));
+        }
         options.extend(self.allow_other.filter(|allow| !allow).map(|_| "noallow_other".to_owned()));
         Facts {
             source: self.source.clone(),
@@ -121,11 +122,16 @@ impl MountConfig {
     }
 
     fn client(&self, mountpoint: &Path) -> ClientConfig {
+        let (volume, bucket, subdirectory) = match self.target.clone() {
+            Target::Volumes => Default::default(),
+            Target::Volume(volume) => (volume, String::new(), String::new()),
+            Target::Bucket { volume, bucket, subdirectory } => (volume, bucket, subdirectory),
+        };
         ClientConfig {
             metad: self.metad.clone(),
-            volume: self.volume.clone(),
-            bucket: self.bucket.clone(),
-            subdirectory: self.subdirectory.clone(),
+            volume,
+            bucket,
+            subdirectory,
             mountpoint: mountpoint.display().to_string(),
             memory: self.client_memory(),
             access_times: match self.flags.read_only {
@@ -212,32 +218,68 @@ pub(crate) fn run_reporting(
     system::keep_memory_together();
     let runtime = ozone_rpc::runtime("ozone-client").map_err(system("cannot start threads"))?;
     let result = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
-        let mounted = tokio::select! {
-            mounted = spawn(config) => mounted?,
-            _ = terminate.recv() => return Err(MountError::Interrupted),
-            _ = interrupt.recv() => return Err(MountError::Interrupted),
-        };
-        if let Err(err) = ready() {
-            tracing::warn!("nobody waits for this mount any more: {err}");
-            mounted.unmount().await?;
+        match config.target {
+            Target::Bucket { .. } => live(spawn(config), ready).await,
+            Target::Volumes | Target::Volume(_) => live(spawn_forest(config), ready).await,
         }
-        tokio::select! {
-            () = mounted.ended() => tracing::info!("unmounted by the kernel"),
-            _ = terminate.recv() => mounted.unmount().await?,
-            _ = interrupt.recv() => mounted.unmount().await?,
-        }
-        mounted.wait().await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-/// Mounts within this process, on the current tokio runtime. Returns when the mount answers.
+/// The whole life of a mount, from before it is there.
+async fn live<B: Backend>(
+    mounting: impl Future<Output = Result<Mounted<B>, MountError>>,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<(), MountError> {
+    let system = |what| move |cause| MountError::System { what, cause };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
+    let mounted = tokio::select! {
+        mounted = mounting => mounted?,
+        _ = terminate.recv() => return Err(MountError::Interrupted),
+        _ = interrupt.recv() => return Err(MountError::Interrupted),
+    };
+    if let Err(err) = ready() {
+        tracing::warn!("nobody waits for this mount any more: {err}");
+        mounted.unmount().await?;
+    }
+    tokio::select! {
+        () = mounted.ended() => tracing::info!("unmounted by the kernel"),
+        _ = terminate.recv() => mounted.unmount().await?,
+        _ = interrupt.recv() => mounted.unmount().await?,
+    }
+    mounted.wait().await
+}
+
+/// Mounts a bucket within this process, on the current tokio runtime. Returns when the mount answers.
+/// Whatever the target, it is taken for a bucket's: [`run`] mounts the others.
 pub async fn spawn(config: MountConfig) -> Result<Mounted, MountError> {
     let mountpoint = system::check_mountpoint(&config.mountpoint).map_err(MountError::Refused)?;
-    let (client, vfs) = connect(&config, &mountpoint).await?;
+    let client = Client::connect(config.client(&mountpoint), real_clock());
+    spawn_over(config, mountpoint, client).await
+}
+
+/// As [`spawn`], all volumes or one.
+async fn spawn_forest(config: MountConfig) -> Result<Mounted<Forest<Cluster>>, MountError> {
+    let mountpoint = system::check_mountpoint(&config.mountpoint).map_err(MountError::Refused)?;
+    let (client, clock) = (config.client(&mountpoint), real_clock());
+    let volume = Some(client.volume.clone()).filter(|volume| !volume.is_empty());
+    let (idle, memory, now) = (config.bucket_idle, client.memory, clock.wall());
+    let forest = async move {
+        let cluster = Cluster::connect(client, clock).await?;
+        Forest::new(cluster, Shape { volume, idle, memory, now }).await
+    };
+    spawn_over(config, mountpoint, forest).await
+}
+
+/// Mounts what `connecting` comes to.
+async fn spawn_over<B: Backend>(
+    config: MountConfig,
+    mountpoint: PathBuf,
+    connecting: impl Future<Output = FsResult<Arc<B>>>,
+) -> Result<Mounted<B>, MountError> {
+    let (client, vfs) = connect(&config, connecting).await?;
     let mounted = serve(&config, &mountpoint, client.clone(), vfs).await;
     if mounted.is_err() {
         // Nothing was written, so nothing can be lost.
@@ -246,12 +288,12 @@ pub async fn spawn(config: MountConfig) -> Result<Mounted, MountError> {
     mounted
 }
 
-async fn connect(
+async fn connect<B: Backend>(
     config: &MountConfig,
-    mountpoint: &Path,
-) -> Result<(Arc<Client>, Arc<Vfs<Client>>), MountError> {
+    connecting: impl Future<Output = FsResult<Arc<B>>>,
+) -> Result<(Arc<B>, Arc<Vfs<B>>), MountError> {
     let connect = async {
-        let client = Client::connect(config.client(mountpoint), real_clock()).await?;
+        let client = connecting.await?;
         let vfs = Vfs::new(client.clone()).await?;
         Ok::<_, FsError>((client, vfs))
     };
@@ -261,8 +303,19 @@ async fn connect(
         let servers = config.metad.join(", ");
         return Err(MountError::Unreachable(format!("metad ({servers}) answers too slowly")));
     };
-    let MountConfig { volume, bucket, subdirectory, .. } = config;
-    connected.map_err(|err| match err.code() {
+    connected.map_err(|err| refusal(&config.target, &err))
+}
+
+/// Why there is no mount, for the user.
+fn refusal(target: &Target, err: &FsError) -> MountError {
+    let (volume, bucket, subdirectory) = match target {
+        Target::Volumes => ("", "", ""),
+        Target::Volume(volume) => (volume.as_str(), "", ""),
+        Target::Bucket { volume, bucket, subdirectory } => {
+            (volume.as_str(), bucket.as_str(), subdirectory.as_str())
+        }
+    };
+    match err.code() {
         ErrorCode::VolumeNotFound => MountError::Cluster(format!(
             "no volume '{volume}'; create it with: ozone sh volume create /{volume}"
         )),
@@ -280,8 +333,8 @@ async fn connect(
         | ErrorCode::Timeout
         | ErrorCode::ConnectionLost
         | ErrorCode::NotLeader => MountError::Unreachable(err.detail().to_owned()),
-        _ => MountError::Cluster(format!("the servers refuse /{volume}/{bucket}: {err}")),
-    })
+        _ => MountError::Cluster(format!("the servers refuse {target}: {err}")),
+    }
 }
 
 /// Mounts `vfs`, which is over `client`. The configuration's servers have been dealt with.

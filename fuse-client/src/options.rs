@@ -1,5 +1,6 @@
 //! What the user says: the source, and the options after `-o`.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ pub const METAD_PORT: u16 = 9862;
 pub const DEFAULT_MEMORY: u64 = 512 << 20;
 /// Below this a mount could not hold its own buffers.
 pub const SMALLEST_MEMORY: u64 = 128 << 20;
+/// So long after its last use a bucket of a mount of several is closed.
+pub const DEFAULT_BUCKET_IDLE: Duration = Duration::from_secs(60);
 /// How long a mount waits for servers before it gives up.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -24,20 +27,45 @@ fn wrong<T>(what: impl Into<String>) -> Result<T, UsageError> {
     Err(UsageError(what.into()))
 }
 
-/// `[host[:port][,host[:port]…]:]/volume/bucket[/directory…]`
+/// What a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// All volumes, with their buckets.
+    Volumes,
+    /// The buckets of one volume.
+    Volume(String),
+    Bucket {
+        volume: String,
+        bucket: String,
+        /// Without slashes at its ends; empty for the bucket itself.
+        subdirectory: String,
+    },
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Volumes => f.write_str("/"),
+            Target::Volume(volume) => write!(f, "/{volume}"),
+            Target::Bucket { volume, bucket, subdirectory } => {
+                let slash = if subdirectory.is_empty() { "" } else { "/" };
+                write!(f, "/{volume}/{bucket}{slash}{subdirectory}")
+            }
+        }
+    }
+}
+
+/// `[host[:port][,host[:port]…]:]/[volume[/bucket[/directory…]]]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// `host:port`; empty where the source names no servers.
     pub metad: Vec<String>,
-    pub volume: String,
-    pub bucket: String,
-    /// Without slashes at its ends; empty for the bucket itself.
-    pub subdirectory: String,
+    pub target: Target,
 }
 
 impl Source {
     pub fn parse(text: &str) -> Result<Source, UsageError> {
-        let form = "expected [host[:port][,host…]:]/volume/bucket[/directory]";
+        let form = "expected [host[:port][,host…]:]/[volume[/bucket[/directory]]]";
         let (servers, path) = match text.strip_prefix('/') {
             Some(path) => ("", path),
             None => match text.split_once(":/") {
@@ -50,21 +78,21 @@ impl Source {
             servers => servers.split(',').map(server).collect::<Result<_, _>>()?,
         };
         let mut parts = path.split('/').filter(|part| !part.is_empty());
-        let (Some(volume), Some(bucket)) = (parts.next(), parts.next()) else {
-            return wrong(format!("'{text}' names no volume and bucket: {form}"));
+        let Some(volume) = parts.next() else {
+            return Ok(Source { metad, target: Target::Volumes });
         };
         VolumeName::new(volume).map_err(|err| UsageError(err.detail().to_owned()))?;
+        let volume = volume.to_owned();
+        let Some(bucket) = parts.next() else {
+            return Ok(Source { metad, target: Target::Volume(volume) });
+        };
         BucketName::new(bucket).map_err(|err| UsageError(err.detail().to_owned()))?;
         let directories: Vec<&str> = parts.collect();
         if directories.iter().any(|&part| part == "." || part == "..") {
             return wrong(format!("'{text}': '.' and '..' are not allowed in a source"));
         }
-        Ok(Source {
-            metad,
-            volume: volume.to_owned(),
-            bucket: bucket.to_owned(),
-            subdirectory: directories.join("/"),
-        })
+        let (bucket, subdirectory) = (bucket.to_owned(), directories.join("/"));
+        Ok(Source { metad, target: Target::Bucket { volume, bucket, subdirectory } })
     }
 }
 
@@ -141,6 +169,7 @@ pub struct Options {
     pub metad: Vec<String>,
     pub memory: Option<u64>,
     pub connect_timeout: Option<Duration>,
+    pub bucket_idle: Option<Duration>,
     pub readers: Option<usize>,
     pub log: Option<PathBuf>,
     pub log_level: Option<String>,
@@ -284,6 +313,10 @@ impl Options {
                 Ok(secs) if secs > 0 => self.connect_timeout = Some(Duration::from_secs(secs)),
                 _ => return wrong(format!("connect_timeout='{value}' is no number of seconds")),
             },
+            "bucket_idle" => match value.parse() {
+                Ok(secs) if secs > 0 => self.bucket_idle = Some(Duration::from_secs(secs)),
+                _ => return wrong(format!("bucket_idle='{value}' is no number of seconds")),
+            },
             "readers" => match value.parse() {
                 Ok(readers @ 1..=64) => self.readers = Some(readers),
                 _ => return wrong(format!("readers='{value}' is not between 1 and 64")),
@@ -326,9 +359,11 @@ mod tests {
     fn source(metad: &[&str], subdirectory: &str) -> Source {
         Source {
             metad: metad.iter().map(|&s| s.to_owned()).collect(),
-            volume: "vol1".to_owned(),
-            bucket: "bucket1".to_owned(),
-            subdirectory: subdirectory.to_owned(),
+            target: Target::Bucket {
+                volume: "vol1".to_owned(),
+                bucket: "bucket1".to_owned(),
+                subdirectory: subdirectory.to_owned(),
+            },
         }
     }
 
@@ -350,15 +385,33 @@ mod tests {
     }
 
     #[test]
+    fn sources_of_more_than_one_bucket() {
+        let volume = || Target::Volume("vol1".to_owned());
+        for (text, metad, target, shown) in [
+            ("/", &[][..], Target::Volumes, "/"),
+            ("//", &[], Target::Volumes, "/"),
+            ("m1:/", &["m1:9862"], Target::Volumes, "/"),
+            ("/vol1", &[], volume(), "/vol1"),
+            ("/vol1/", &[], volume(), "/vol1"),
+            ("m1,m2:7:/vol1", &["m1:9862", "m2:7"], volume(), "/vol1"),
+        ] {
+            let source = Source::parse(text).unwrap();
+            assert_eq!((source.target.to_string(), source.target), (shown.to_owned(), target));
+            assert_eq!(source.metad, metad, "{text}");
+        }
+        let inside = Source::parse("/vol1/bucket1/a/b").unwrap();
+        assert_eq!(inside.target.to_string(), "/vol1/bucket1/a/b");
+    }
+
+    #[test]
     fn wrong_sources_say_what_is_wrong() {
         for (text, part) in [
             ("", "is no source"),
             ("vol1/bucket1", "is no source"),
             (":/vol1/bucket1", "is no source"),
             ("host:vol1/bucket1", "is no source"),
-            ("/", "names no volume and bucket"),
-            ("/vol1", "names no volume and bucket"),
-            ("m1:/vol1", "names no volume and bucket"),
+            ("m1:", "is no source"),
+            ("m1:vol1", "is no source"),
             ("/Vol1/bucket1", "volume name 'Vol1'"),
             ("/vol1/b", "bucket name 'b'"),
             ("/vol1/bucket1/../x", "'..'"),
@@ -407,12 +460,13 @@ mod tests {
     #[test]
     fn our_own_options() {
         let list = "metad=a:1+b,memory=1G,connect_timeout=5,readers=3,log=/tmp/l,log_level=debug,\
-                    config=/etc/x.toml";
+                    config=/etc/x.toml,bucket_idle=7";
         let options = Options::parse(list, false).unwrap();
         assert_eq!(options.metad, ["a:1", "b:9862"]);
         assert_eq!(options.memory, Some(1 << 30));
         assert_eq!(options.connect_timeout, Some(Duration::from_secs(5)));
         assert_eq!(options.readers, Some(3));
+        assert_eq!(options.bucket_idle, Some(Duration::from_secs(7)));
         assert_eq!(options.log, Some(PathBuf::from("/tmp/l")));
         assert_eq!(options.config, Some(PathBuf::from("/etc/x.toml")));
     }
@@ -426,6 +480,7 @@ mod tests {
             ("memory=lots", "is no size"),
             ("memory=1M", "is less than 128M"),
             ("connect_timeout=0", "no number of seconds"),
+            ("bucket_idle=0", "no number of seconds"),
             ("readers=0", "not between"),
             ("metad=a:b", "is no port"),
             ("log=here", "no absolute path"),

@@ -17,6 +17,17 @@ pub(crate) const FS_TYPE: &str = "fuse.ozone";
 /// Kernel readahead. Larger than one READ, so that several are under way.
 const READ_AHEAD_KB: u32 = 4096;
 
+/// The numbers, uid and gid, of a user whom this machine knows. Blocks, perhaps for the network.
+pub(crate) fn user(name: &str) -> Option<(u32, u32)> {
+    match nix::unistd::User::from_name(name) {
+        Ok(user) => user.map(|user| (user.uid.as_raw(), user.gid.as_raw())),
+        Err(err) => {
+            tracing::debug!("whether there is a user '{name}' is not known: {err}");
+            None
+        }
+    }
+}
+
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountEntry {

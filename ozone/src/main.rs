@@ -35,7 +35,7 @@ enum Command {
     Containerd(daemon::ContainerdArgs),
     /// Run a block server (datanode's counterpart).
     Blockd(daemon::BlockdArgs),
-    /// Mount a bucket, in the foreground; or `ozone mount info DIR`: show a mount.
+    /// Mount a bucket, a volume or all of them, in the foreground; or `ozone mount info DIR`: show a mount.
     Mount(mount::MountArgs),
     /// What a mount does: operations, latency, cache, bytes and queue, a line each second.
     Stats(look::stats::StatsArgs),

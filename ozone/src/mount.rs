@@ -10,7 +10,7 @@ use crate::logging::{self, LogArgs};
 use crate::look::info::{self, InfoArgs};
 use crate::{Failure, Outcome};
 
-/// Mount a bucket, in the foreground; or `ozone mount info DIR`: show a mount.
+/// Mount a bucket, a volume or all of them, in the foreground; or `ozone mount info DIR`: show a mount.
 ///
 /// A source has a `/` or a `:` in it, so the word `info` in its place is never one.
 #[derive(Args)]
@@ -18,7 +18,7 @@ use crate::{Failure, Outcome};
 pub struct MountArgs {
     #[command(subcommand)]
     look: Option<Look>,
-    /// `/volume/bucket[/directory]` or `host[:port][,host…]:/volume/bucket[/directory]`.
+    /// `/volume/bucket[/directory]`, `/volume` or `/`; before it, if need be, `host[:port][,host…]:`.
     #[arg(required = true)]
     source: Option<String>,
     /// The directory to mount on.

@@ -50,3 +50,6 @@ pub const NAMESPACE_INODE: u64 = 0;
 pub const READDIR_PAGE: u32 = 1024;
 /// The root directory's number within its namespace shard and bucket is not fixed; FUSE's is 1.
 pub const FUSE_ROOT: u64 = 1;
+/// The namespace shard (top 16 bits of an inode number) of what is above buckets: no inode of a bucket
+/// has it. Its lower bits are a volume's id, or 0 for the root of all volumes.
+pub const VOLUMES_SHARD: u64 = 0x7fff;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lru::LruCache;
-use ozone_types::{BlockId, ErrorCode, FsError, FsResult};
+use ozone_types::{BlockId, ErrorCode, FsResult};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -93,18 +93,44 @@ impl Cache {
     pub fn trim(&self, max: u64) {
         self.state.lock().trim(max);
     }
+}
 
-    fn finish(&self, key: Key, answer: &FsResult<Held>, max: u64) {
-        let mut state = self.state.lock();
-        state.flights.remove(&key);
-        state.flying -= key.len;
-        if let Ok(held) = answer {
+/// A read under way. One that is given up with its client is over as well: others begin another.
+struct Flying {
+    core: Arc<Core>,
+    key: Key,
+    /// Dropped after the flight is forgotten.
+    tell: watch::Sender<Answer>,
+}
+
+impl Flying {
+    fn land(self, answer: FsResult<Held>) {
+        let mut state = self.core.cache.state.lock();
+        self.over(&mut state);
+        if let Ok(held) = &answer {
             state.bytes += held.bytes.len() as u64;
-            if let Some(old) = state.held.put(key, held.clone()) {
+            if let Some(old) = state.held.put(self.key, held.clone()) {
                 state.bytes -= old.bytes.len() as u64;
             }
         }
-        state.trim(max);
+        state.trim(self.core.budget.cache_max());
+        drop(state);
+        self.tell.send_replace(Some(answer));
+    }
+
+    fn over(&self, state: &mut State) {
+        let own = |flight: &Flight| flight.same_channel(&self.tell.subscribe());
+        if state.flights.get(&self.key).is_some_and(own) {
+            state.flights.remove(&self.key);
+            state.flying -= self.key.len;
+        }
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        let core = self.core.clone();
+        self.over(&mut core.cache.state.lock());
     }
 }
 
@@ -194,33 +220,39 @@ async fn piece(
     access: Access,
 ) -> FsResult<Bytes> {
     let want = Want { block, offset, len: len as u32, need: len as u32 };
-    let flight = {
-        let mut state = core.cache.state.lock();
-        if let Some(bytes) = state.find(block, offset, len) {
-            core.metrics.cache_hits.inc();
-            return Ok(bytes);
+    loop {
+        let flight = {
+            let mut state = core.cache.state.lock();
+            if let Some(bytes) = state.find(block, offset, len) {
+                core.metrics.cache_hits.inc();
+                return Ok(bytes);
+            }
+            state.flight(block, offset, len)
+        };
+        let flight = flight.unwrap_or_else(|| {
+            core.metrics.cache_misses.inc();
+            take_off(core, want, access)
+        });
+        match land(flight).await {
+            Some(held) => {
+                if let Some(bytes) = held?.get(offset, len) {
+                    return Ok(bytes);
+                }
+                // It was begun when the block was shorter than this reader needs it.
+                let bytes = reader::read(core, want).await?;
+                return Ok(bytes.slice(..len as usize));
+            }
+            None if core.is_stopped() => return Err(ErrorCode::ShuttingDown.into()),
+            None => {}
         }
-        state.flight(block, offset, len)
-    };
-    let flight = flight.unwrap_or_else(|| {
-        core.metrics.cache_misses.inc();
-        take_off(core, want, access)
-    });
-    if let Some(bytes) = land(flight).await?.get(offset, len) {
-        return Ok(bytes);
     }
-    // It was begun when the block was shorter than this reader needs it.
-    let bytes = reader::read(core, want).await?;
-    Ok(bytes.slice(..len as usize))
 }
 
-async fn land(mut flight: Flight) -> FsResult<Held> {
+/// `None` if it was given up.
+async fn land(mut flight: Flight) -> Answer {
     match flight.wait_for(Option::is_some).await {
-        Ok(answer) => match &*answer {
-            Some(result) => result.clone(),
-            None => Err(FsError::new(ErrorCode::ShuttingDown)),
-        },
-        Err(_) => Err(FsError::new(ErrorCode::ShuttingDown)),
+        Ok(answer) => answer.clone(),
+        Err(_) => None,
     }
 }
 
@@ -228,7 +260,7 @@ async fn land(mut flight: Flight) -> FsResult<Held> {
 fn take_off(core: &Arc<Core>, want: Want, access: Access) -> Flight {
     let max = core.budget.cache_max();
     let mut units = Key::around(want.block, want.offset, want.len.into());
-    let (tx, answer) = watch::channel(None);
+    let (tell, answer) = watch::channel(None);
     let key = {
         let mut state = core.cache.state.lock();
         let short = state.flying + CHUNK > max / 2;
@@ -244,15 +276,14 @@ fn take_off(core: &Arc<Core>, want: Want, access: Access) -> Flight {
         state.trim(max);
         key
     };
-    let for_task = core.clone();
+    let flying = Flying { core: core.clone(), key, tell };
     core.spawn(async move {
-        let core = for_task;
+        let core = flying.core.clone();
         let need = (want.offset - key.start) as u32 + want.need;
         let whole = Want { block: key.block, offset: key.start, len: key.len as u32, need };
         let held = |bytes| Held { start: key.start, bytes };
         let answer = reader::read(&core, whole).await.map(held);
-        core.cache.finish(key, &answer, core.budget.cache_max());
-        tx.send_replace(Some(answer));
+        flying.land(answer);
     });
     answer
 }

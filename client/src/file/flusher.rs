@@ -11,12 +11,13 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Runs until the client is gone.
 pub async fn run(core: Arc<Core>) {
+    let pressure = core.budget.pressure();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let all = tokio::select! {
             _ = tick.tick() => false,
-            () = core.budget.pressure() => true,
+            () = pressure.notified() => true,
         };
         while let Some(file) = due(&core, all) {
             file.state.lock().listed = false;

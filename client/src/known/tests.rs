@@ -248,3 +248,21 @@ async fn what_the_kernel_keeps_is_waited_out() {
     known.let_go().await;
     assert_eq!(start.elapsed(), KEEP / 2 + KEEP + KEEP_SLACK);
 }
+
+#[test]
+fn a_smaller_share_of_the_memory_is_kept_to_at_once() {
+    let known = held();
+    let names: Vec<String> = (0..100).map(|n| format!("f{n}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        let inode = 100 + n as u64;
+        make(&known, &create(name, inode), &reply(inode, 1));
+    }
+    assert_eq!(found(&known, "f99"), Some(199));
+    known.resize(10 * BYTES_EACH);
+    let inner = known.0.lock();
+    assert!(inner.attrs.len() <= 10 && inner.names <= 10, "{}", inner.attrs.len());
+    drop(inner);
+    known.resize(MEMORY);
+    make(&known, &create("new", 500), &reply(500, 1));
+    assert_eq!(found(&known, "new"), Some(500));
+}

@@ -12,6 +12,7 @@
 //! in the lease for longer than this client does.
 
 mod alone;
+mod dead;
 mod lock;
 mod stream;
 
@@ -24,6 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use alone::{watch_alone, watch_lapse};
+pub use dead::end_dead;
 pub use lock::{SessionDir, SessionLock};
 pub use stream::run;
 

@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::locks::Attached;
 use crate::metad::SessionStream;
 
-const PROTOCOL_VERSION: u32 = 1;
+pub(super) const PROTOCOL_VERSION: u32 = 1;
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// metad answers Hello at once; when it does not, another one is tried.

@@ -10,6 +10,7 @@ mod metad;
 mod model;
 mod quota;
 mod ranges;
+mod shared;
 mod whole;
 mod wire;
 mod xattrs;
@@ -23,6 +24,7 @@ use ozone_types::{FileName, InodeId, Timestamp};
 use parking_lot::Mutex;
 
 use crate::api::{Kernel, NewNode, OpenMode};
+use crate::core::Memory;
 use crate::{Client, ClientConfig, OpenFile};
 use blockds::FakeBlockds;
 use metad::{FakeMetad, Handle, ROOT};
@@ -78,6 +80,21 @@ impl Cluster {
     }
 
     async fn client_with(&self, change: impl FnOnce(&mut ClientConfig)) -> Arc<Client> {
+        let config = self.config(change);
+        let memory = Memory::new(config.memory);
+        self.connect(config, memory).await
+    }
+
+    /// With memory that others use, too.
+    async fn client_on(
+        &self,
+        memory: Memory,
+        change: impl FnOnce(&mut ClientConfig),
+    ) -> Arc<Client> {
+        self.connect(self.config(change), memory).await
+    }
+
+    fn config(&self, change: impl FnOnce(&mut ClientConfig)) -> ClientConfig {
         let mut config = ClientConfig {
             metad: vec!["fake:1".into()],
             volume: "vol1".into(),
@@ -87,9 +104,13 @@ impl Cluster {
             ..ClientConfig::default()
         };
         change(&mut config);
+        config
+    }
+
+    async fn connect(&self, config: ClientConfig, memory: Memory) -> Arc<Client> {
         let clock = Arc::new(TokioClock(self.start));
         let metad = Arc::new(Handle(self.metad.clone()));
-        Client::connect_with(config, clock, metad, self.blockds.clone()).await.unwrap()
+        Client::connect_with(config, clock, metad, self.blockds.clone(), memory).await.unwrap()
     }
 }
 

@@ -7,10 +7,11 @@ use ozone_types::{Attr, ErrorCode, FileKind, FileName, FsResult, InodeFlags, Ino
 
 use super::xattrs::Xattrs;
 
-pub(super) const ROOT: InodeId = InodeId(500);
+const ROOT: InodeId = InodeId(500);
 
 pub(super) struct Nodes {
     by_inode: HashMap<InodeId, Node>,
+    pub root: InodeId,
     last: u64,
 }
 
@@ -29,11 +30,12 @@ pub(super) fn now() -> Timestamp {
 }
 
 impl Nodes {
-    /// An empty root directory.
-    pub fn new() -> Nodes {
+    /// An empty root directory. All numbers are `base` higher than in another one.
+    pub fn new(base: u64) -> Nodes {
+        let number = InodeId(ROOT.0 + base);
         let root = NewNode { mode: 0o755, ..NewNode::default() };
-        let root = new_node(attr(ROOT, FileKind::Directory, root), ROOT);
-        Nodes { by_inode: HashMap::from([(ROOT, root)]), last: 0 }
+        let root = new_node(attr(number, FileKind::Directory, root), number);
+        Nodes { by_inode: HashMap::from([(number, root)]), root: number, last: base }
     }
 
     pub fn get(&mut self, inode: InodeId) -> FsResult<&mut Node> {
@@ -50,7 +52,7 @@ impl Nodes {
 
     /// What is there by this name, in the root.
     pub fn in_root(&mut self, name: &str) -> &mut Node {
-        let inode = self.child(ROOT, &FileName::new(name.as_bytes()).unwrap()).unwrap();
+        let inode = self.child(self.root, &FileName::new(name.as_bytes()).unwrap()).unwrap();
         self.get(inode).unwrap()
     }
 

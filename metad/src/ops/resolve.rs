@@ -85,13 +85,20 @@ pub fn bucket_place(
     let Some(place) = BUCKET_IDS.get(tables, &bucket)? else { return Ok(None) };
     let key = BucketKey { volume: VolumeId(place.volume), name: place.name };
     let root = InodeId(BUCKETS.need(tables, &key)?.root);
+    let volume = volume_by_id(tables, key.volume)?;
+    let volume = volume.ok_or_else(|| BUCKETS.corrupt(&key, "its volume does not exist"))?;
+    Ok(Some((volume, key.name, root)))
+}
+
+/// The volume's name. Rows: the volumes, up to that one.
+pub(super) fn volume_by_id(tables: &impl Read, id: VolumeId) -> OpResult<Option<String>> {
     for row in VOLUMES.all(tables) {
-        let (VolumeKey(volume), record) = row?;
-        if record.id == key.volume.0 {
-            return Ok(Some((volume, key.name, root)));
+        let (VolumeKey(name), record) = row?;
+        if record.id == id.0 {
+            return Ok(Some(name));
         }
     }
-    Err(BUCKETS.corrupt(&key, "its volume does not exist").into())
+    Ok(None)
 }
 
 /// Whether the bucket's bytes have a limit; those of a deleted one have none.

@@ -4,9 +4,9 @@ use ozone_proto::metad::StatfsReply;
 use ozone_raftkit::store::Read;
 use ozone_types::{BucketId, Replication};
 
-use super::resolve::bucket_by_id;
+use super::resolve::{bucket_by_id, volume_by_name};
 use crate::error::OpResult;
-use crate::tables::BUCKET_USAGE;
+use crate::tables::{BUCKET_IDS, BUCKET_USAGE};
 
 /// Raw bytes of all disks of all block servers in service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,48 @@ pub fn statfs(tables: &impl Read, bucket: BucketId, space: ClusterSpace) -> OpRe
     }
     if let Ok(quota) = u64::try_from(record.quota_names) {
         reply.free_inodes = reply.free_inodes.min(quota.saturating_sub(usage.names));
+    }
+    Ok(reply)
+}
+
+/// What df shows for a volume, or (`None`) for the cluster. Bytes are those that users could store in
+/// the bucket there whose replication costs most, and no more than the volume's quota. Rows: the usage
+/// of each bucket there, and its record. Errors: VOLUME_NOT_FOUND.
+pub fn space(
+    tables: &impl Read,
+    volume: Option<&str>,
+    space: ClusterSpace,
+) -> OpResult<StatfsReply> {
+    let volume = volume.map(|name| volume_by_name(tables, name)).transpose()?;
+    let (mut dearest, mut bytes, mut inodes) = (None, 0, 0);
+    for row in BUCKET_IDS.all(tables) {
+        let (bucket, place) = row?;
+        if volume.as_ref().is_some_and(|volume| volume.id != place.volume) {
+            continue;
+        }
+        let (_, replication) = bucket_by_id(tables, bucket)?;
+        let usage = BUCKET_USAGE.need(tables, &bucket)?;
+        bytes += usage.bytes;
+        inodes += usage.inodes;
+        let total = |replication| usable(space.total, replication);
+        if dearest.is_none_or(|dearest| total(replication) < total(dearest)) {
+            dearest = Some(replication);
+        }
+    }
+    let replication = dearest.unwrap_or(Replication::THREE);
+    let mut reply = StatfsReply {
+        total_bytes: usable(space.total, replication),
+        free_bytes: usable(space.free.min(space.total), replication),
+        used_inodes: inodes,
+        free_inodes: FREE_INODES,
+        quota: false,
+    };
+    let quota = volume.and_then(|volume| u64::try_from(volume.quota_bytes).ok());
+    if let Some(quota) = quota {
+        reply.total_bytes = reply.total_bytes.min(quota);
+        let left = quota.saturating_sub(bytes);
+        reply.quota = left < reply.free_bytes;
+        reply.free_bytes = reply.free_bytes.min(left);
     }
     Ok(reply)
 }

@@ -143,6 +143,9 @@ impl Metad for MetadService {
     unary!(readdir, ReaddirRequest => ReaddirReply, read::readdir);
     unary!(extents, ExtentsRequest => ExtentsReply, read::extents);
     unary!(statfs, StatfsRequest => StatfsReply, read::statfs);
+    unary!(find_root, FindRootRequest => BucketRoot, read::find_root);
+    unary!(list_roots, ListRootsRequest => ListRootsReply, read::list_roots);
+    unary!(space, SpaceRequest => StatfsReply, read::space);
     unary!(locate, LocateRequest => LocateReply, blocks::locate);
     unary!(open, OpenRequest => OpenReply, open::open);
     unary!(release, ReleaseRequest => ReleaseReply, open::release);

@@ -158,3 +158,32 @@ pub(super) async fn statfs(
     let space = leader.topology.space();
     node.read(|t| ops::statfs(t, BucketId(request.bucket), space)).await
 }
+
+/// Without a session, and in the grace period too: directories and their attributes are committed
+/// before they are answered, so nobody holds back anything of a root.
+pub(super) async fn find_root(
+    node: &Arc<Node>,
+    request: wire::FindRootRequest,
+) -> FsResult<wire::BucketRoot> {
+    node.leader()?;
+    node.read(|t| ops::find_root(t, &request)).await
+}
+
+/// As find_root.
+pub(super) async fn list_roots(
+    node: &Arc<Node>,
+    request: wire::ListRootsRequest,
+) -> FsResult<wire::ListRootsReply> {
+    node.leader()?;
+    node.read(|t| ops::list_roots(t, &request)).await
+}
+
+pub(super) async fn space(
+    node: &Arc<Node>,
+    request: wire::SpaceRequest,
+) -> FsResult<wire::StatfsReply> {
+    let leader = node.leader()?;
+    let space = leader.topology.space();
+    let volume = (!request.volume.is_empty()).then_some(request.volume.as_str());
+    node.read(|t| ops::space(t, volume, space)).await
+}

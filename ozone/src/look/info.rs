@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ozone_client::look::SessionState;
+use ozone_client::look::{Look, SessionState};
 use ozone_fuse_client::look::{Answer, Info, Request};
 
 use super::{ask, json, print_last, target, unexpected, units};
@@ -39,20 +39,6 @@ pub fn run(args: &InfoArgs) -> Outcome {
 /// A line for each thing that people want to know.
 fn text(info: &Info) -> String {
     let look = &info.client;
-    let millis = Duration::from_millis;
-    let left = match look.state {
-        SessionState::Connecting => String::new(),
-        SessionState::Lapsed => ", the lease is over".to_owned(),
-        SessionState::Connected | SessionState::Reconnecting => {
-            format!(", lease left {}", units::age(millis(look.lease_left_ms)))
-        }
-    };
-    let heard = look.heard_ms.map(|ago| format!(", metad heard {} ago", units::age(millis(ago))));
-    let session = look.session.map_or_else(|| "none".to_owned(), |id| id.to_string());
-    let subdirectory = match look.subdirectory.is_empty() {
-        true => String::new(),
-        false => format!("/{}", look.subdirectory),
-    };
     let waiting: Vec<String> =
         info.waiting.iter().map(|(name, count)| format!("{count} {name}")).collect();
     let or_none = |list: Vec<String>| match list.is_empty() {
@@ -60,17 +46,9 @@ fn text(info: &Info) -> String {
         false => list.join(", "),
     };
     let bytes = units::bytes;
-    let lines = [
-        ("mount", format!("{} on {}", info.source, info.mountpoint)),
-        ("bucket", format!("/{}/{}{subdirectory}", look.volume, look.bucket)),
-        ("session", format!("{session}, {}{left}{}", look.state, heard.unwrap_or_default())),
-        (
-            "sharing",
-            match look.alone {
-                true => "alone in the bucket".to_owned(),
-                false => "shared, or not known to be alone".to_owned(),
-            },
-        ),
+    let mut lines = vec![("mount", format!("{} on {}", info.source, info.mountpoint))];
+    lines.extend(shown(look));
+    lines.extend([
         ("options", info.options.join(",")),
         (
             "process",
@@ -79,7 +57,7 @@ fn text(info: &Info) -> String {
                 info.pid,
                 info.uid,
                 info.version,
-                units::age(millis(info.uptime_ms))
+                units::age(Duration::from_millis(info.uptime_ms))
             ),
         ),
         ("memory", format!("{} of {}", bytes(info.memory_used), bytes(info.memory_limit))),
@@ -98,14 +76,58 @@ fn text(info: &Info) -> String {
         ("waiting", or_none(waiting)),
         ("metad", format!("{} (asked first: {})", look.metad.join(", "), look.leader)),
         ("blockd", or_none(look.blockds.clone())),
-    ];
+    ]);
     lines.iter().map(|(name, value)| format!("{name:<8} {value}\n")).collect()
+}
+
+/// What is mounted, and the sessions.
+fn shown(look: &Look) -> Vec<(&'static str, String)> {
+    if !look.bucket.is_empty() {
+        let subdirectory = match look.subdirectory.is_empty() {
+            true => String::new(),
+            false => format!("/{}", look.subdirectory),
+        };
+        let sharing = match look.alone {
+            true => "alone in the bucket",
+            false => "shared, or not known to be alone",
+        };
+        return vec![
+            ("bucket", format!("/{}/{}{subdirectory}", look.volume, look.bucket)),
+            ("session", session(look)),
+            ("sharing", sharing.to_owned()),
+        ];
+    }
+    let mut lines = vec![match look.volume.is_empty() {
+        true => ("volumes", "all".to_owned()),
+        false => ("volume", format!("/{}", look.volume)),
+    }];
+    if look.buckets.is_empty() {
+        lines.push(("buckets", "none in use".to_owned()));
+    }
+    lines.extend(look.buckets.iter().map(|bucket| {
+        let (sharing, files) = (if bucket.alone { "alone" } else { "shared" }, bucket.files);
+        let name = format!("/{}/{}", bucket.volume, bucket.bucket);
+        ("bucket", format!("{name}: session {}, {sharing}, {files} files", session(bucket)))
+    }));
+    lines
+}
+
+fn session(look: &Look) -> String {
+    let millis = Duration::from_millis;
+    let left = match look.state {
+        SessionState::Connecting => String::new(),
+        SessionState::Lapsed => ", the lease is over".to_owned(),
+        SessionState::Connected | SessionState::Reconnecting => {
+            format!(", lease left {}", units::age(millis(look.lease_left_ms)))
+        }
+    };
+    let heard = look.heard_ms.map(|ago| format!(", metad heard {} ago", units::age(millis(ago))));
+    let id = look.session.map_or_else(|| "none".to_owned(), |id| id.to_string());
+    format!("{id}, {}{left}{}", look.state, heard.unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
-    use ozone_client::look::Look;
-
     use super::*;
 
     #[test]
@@ -135,6 +157,32 @@ mod tests {
             "session  9, reconnecting, lease left 3.0 s, metad heard 27.0 s ago",
             "waiting  1 create, 2 read",
             "blockd   none",
+        ] {
+            assert!(text.lines().any(|found| found == line), "'{line}' is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_mount_of_many_buckets() {
+        let bucket = |name: &str, alone| Look {
+            volume: "vol1".to_owned(),
+            bucket: name.to_owned(),
+            session: Some(3),
+            state: SessionState::Connected,
+            lease_left_ms: 9_000,
+            alone,
+            files: 2,
+            ..Look::default()
+        };
+        let mut info = Info { source: "h:/".to_owned(), ..Info::default() };
+        assert!(text(&info).contains("volumes  all\nbuckets  none in use\n"));
+        info.client.volume = "vol1".to_owned();
+        info.client.buckets = vec![bucket("a", true), bucket("b", false)];
+        let text = text(&info);
+        for line in [
+            "volume   /vol1",
+            "bucket   /vol1/a: session 3, connected, lease left 9.0 s, alone, 2 files",
+            "bucket   /vol1/b: session 3, connected, lease left 9.0 s, shared, 2 files",
         ] {
             assert!(text.lines().any(|found| found == line), "'{line}' is not in\n{text}");
         }

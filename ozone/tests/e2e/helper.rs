@@ -93,6 +93,24 @@ fn mounts_and_unmounts() {
     let err = fs::write(dir.join("new"), b"").unwrap_err();
     assert_eq!(err.raw_os_error(), Some(libc::EROFS));
     assert!(helpers.umount(&dir).status.success());
+
+    // A volume and all of them, by the source, an option and the site file.
+    let site = dir.with_extension("toml");
+    fs::write(&site, format!("metad = ['{}']\n", cluster.metad_address())).unwrap();
+    let by_file = format!("config={}", site.display());
+    let by_source = format!("{}:/vol1", cluster.metad_address());
+    for (source, options, inner) in [
+        (by_source.as_str(), "", "bucket1/sub/inner"),
+        ("/vol1", metad.as_str(), "bucket1/sub/inner"),
+        ("/", by_file.as_str(), "vol1/bucket1/sub/inner"),
+    ] {
+        let output = helpers.mount(source, &dir, options);
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(mount_line(&dir)[0], source);
+        assert_eq!(fs::read(dir.join(inner)).unwrap(), b"x");
+        assert!(helpers.umount(&dir).status.success());
+    }
+    fs::remove_file(site).unwrap();
 }
 
 #[test]
@@ -110,6 +128,8 @@ fn errors_help() {
         }
     };
     refuse(&format!("{at}:/novol/bucket1"), &dir, "", &["novol"]);
+    refuse(&format!("{at}:/novol"), &dir, "", &["no volume 'novol'", "ozone sh volume create"]);
+    refuse("127.0.0.1:1:/", &dir, "connect_timeout=1", &["127.0.0.1:1"]);
     refuse(&format!("{at}:/vol1/nobucket"), &dir, "", &["nobucket"]);
     refuse("nonsense", &dir, "", &["nonsense"]);
     refuse(&cluster.source(), &dir, "noatim", &["noatim"]);

@@ -11,6 +11,7 @@ mod daemons;
 mod durability;
 mod failure;
 mod flags;
+mod forest;
 mod freon;
 mod fsx;
 mod harness;

@@ -11,6 +11,7 @@ mod model;
 mod quotas;
 mod ranges;
 mod room;
+mod roots;
 mod soundness;
 mod usage;
 mod xattrs;

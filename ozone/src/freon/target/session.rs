@@ -180,7 +180,7 @@ impl Target for Bucket {
         let (parent, last) = self.place(name)?;
         let (inode, file) = self.io.wait(name, async {
             let inode = self.client.lookup(parent, &last).await?.inode;
-            let mode = OpenMode { read: true, write, noatime: true };
+            let mode = OpenMode { read: true, write, noatime: true, ..OpenMode::default() };
             Ok((inode, self.client.open(inode, mode).await?))
         })?;
         Ok(self.opened(name, inode, file))
