@@ -301,9 +301,9 @@ fn key_of(measurement: &serde_json::Value) -> (String, u64, String) {
 fn requests_are_watched_while_checkpoints_run() {
     let cluster = Cluster::start();
     let http = format!("127.0.0.1:{}", cluster.http_port(Role::Metad));
-    let mut scale = freon(&cluster, "scale --parts checkpoint --checkpoints 1 --metad-http");
-    let view = json(scale.arg(http));
-    assert!(view["checkpoints"]["count"].as_u64().unwrap() >= 1, "{view}");
+    let words = "scale --parts checkpoint --checkpoints 2 --checkpoint-at 4M --metad-http";
+    let view = json(freon(&cluster, words).arg(http));
+    assert!(view["checkpoints"]["count"].as_u64().unwrap() >= 2, "{view}");
     assert!(view["checkpoints"]["mean_seconds"].as_f64().unwrap() > 0.0);
     let counted = counts(&view["checkpoints"]);
     let of = |name: &str| counted.iter().any(|(operation, n)| operation == name && *n > 0);

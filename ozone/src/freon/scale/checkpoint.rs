@@ -31,6 +31,10 @@ pub struct Watch {
     pub wanted: u64,
     /// Files that are made in a second: less than metad can do, so that what is waited for is not these.
     pub rate: u64,
+    /// Bytes of changes at which a checkpoint is asked for; else metad makes them when it has to.
+    pub at: Option<u64>,
+    /// Asks for one, and does not wait for it.
+    pub begin: Box<dyn Fn() + Send + Sync>,
     pub server: Server,
 }
 
@@ -94,8 +98,14 @@ impl Watch {
             Trouble::system("metad's metrics", std::io::Error::other("no answer"))
         };
         let first = self.server.need().map_err(failed)?.checkpoints;
+        let mut asked = 0;
         loop {
             let state = self.server.need().map_err(failed)?;
+            let due = self.at.is_some_and(|at| state.overlay >= at);
+            if due && !state.checkpoint_running && asked <= state.checkpoints {
+                (self.begin)();
+                asked = state.checkpoints + 1;
+            }
             shared.running.store(state.checkpoint_running, Ordering::Relaxed);
             if state.checkpoints >= first + self.wanted || shared.bucket.is_stopped() {
                 shared.over.store(true, Ordering::Relaxed);

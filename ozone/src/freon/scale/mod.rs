@@ -112,6 +112,10 @@ pub struct ScaleArgs {
     /// Files that are made in each second meanwhile.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     fill_rate: u64,
+    /// Ask for a checkpoint when this many bytes of changes are in metad's memory [default: metad makes them
+    /// when it has to, at 64 MiB].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    checkpoint_at: Option<u64>,
     /// What contents and random choices follow from.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -279,11 +283,27 @@ impl Scale<'_> {
         }
     }
 
+    fn asking_for_checkpoints(&self) -> Box<dyn Fn() + Send + Sync> {
+        let (runtime, args) = (self.runtime.clone(), self.args.clone());
+        Box::new(move || {
+            let args = args.clone();
+            runtime.spawn(async move {
+                let of = (args.volume.as_str(), args.bucket.as_str());
+                let made = server::checkpoint(&args.metad, of, &args.prefix).await;
+                if let Err(failure) = made {
+                    eprintln!("no checkpoint: {}", failure.text);
+                }
+            });
+        })
+    }
+
     fn checkpoints(&mut self) -> Outcome {
         let watch = checkpoint::Watch {
             prefix: format!("{}/checkpoint", self.args.prefix),
             wanted: self.args.checkpoints,
             rate: self.args.fill_rate,
+            at: self.args.checkpoint_at,
+            begin: self.asking_for_checkpoints(),
             server: self.server.clone(),
         };
         let (plan, work) = watch.prepare(self.args, &self.bucket)?;
