@@ -503,5 +503,7 @@ fn the_locks_of_a_dead_mount_are_free_when_it_is_mounted_again() {
     let status = await_some("the lock", || waiting.try_wait().unwrap());
     assert!(status.success());
     assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
-    assert_eq!(cluster.sessions(), [other.path().to_str().unwrap()]);
+    await_some("the end of the session that said so", || {
+        (cluster.sessions() == [other.path().to_str().unwrap()]).then_some(())
+    });
 }
