@@ -7,6 +7,7 @@ mod completion;
 mod daemon;
 mod logging;
 mod look;
+mod man;
 mod mount;
 mod quickstart;
 mod settings;
@@ -48,6 +49,9 @@ enum Command {
     Admin(admin::AdminArgs),
     /// Print what a shell needs to complete the words of this command.
     Completion(completion::CompletionArgs),
+    /// Write the manual's pages into a folder.
+    #[command(hide = true)]
+    ManPages(man::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Sh(args) => sh::run(args),
         Command::Admin(args) => admin::run(args),
         Command::Completion(args) => completion::run(&args, &mut Cli::command()),
+        Command::ManPages(args) => man::run(&args, Cli::command()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
