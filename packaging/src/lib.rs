@@ -162,6 +162,8 @@ impl Tree {
         }
         let user = layout.prefix.join("lib/sysusers.d/ozone-fs.conf");
         self.add(user, Content::Text(read(&files.join("ozone.sysusers"))?));
+        let preset = layout.prefix.join("lib/systemd/system-preset/50-ozone-fs.preset");
+        self.add(preset, Content::Text(read(&files.join("ozone.preset"))?));
         let mount = filled(files.join("mnt-ozone.mount"))?;
         self.add(layout.doc().join("examples/mnt-ozone.mount"), mount);
         Ok(())

@@ -12,7 +12,7 @@ say() { echo "== $*"; }
 die() { echo "FAILED: $*" >&2; exit 1; }
 # Until a command succeeds; a minute is longer than anything here takes.
 await() {
-    local what=$1 end=$((SECONDS + 15)); shift
+    local what=$1 end=$((SECONDS + 60)); shift
     until "$@" > /dev/null 2>&1; do
         [ $SECONDS -lt $end ] || die "waited in vain for $what: $("$@" 2>&1 | tail -n 20)"
         sleep 0.1
@@ -66,5 +66,17 @@ for block in "$blocks"/*; do
             die "$(basename "$block") on $host"
         }
     done
+done
+say "afterwards"
+[ "$(on host3 cat /mnt/ozone/file)" = hello ] || die "host3 reads something else"
+for host in host1 host2 host3; do
+    # A server that had been restarted would have failed in between.
+    for unit in $(on "$host" systemctl list-unit-files --state enabled --no-legend 'ozone-*' | cut -d' ' -f1); do
+        state=$(on "$host" systemctl show "$unit" --property ActiveState,NRestarts,User --value | paste -sd' ')
+        echo "$host $unit $state"
+        [ "$(tr ' ' '\n' <<< "$state" | sort | paste -sd' ')" = "0 active ozone" ] || die "$unit: $state"
+    done
+    on "$host" umount /mnt/ozone || [ "$host" = host1 ] || die "no mount on $host"
+    on "$host" systemctl poweroff --force
 done
 say "done"
