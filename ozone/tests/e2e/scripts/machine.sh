@@ -40,9 +40,13 @@ for socket in systemd-journald systemd-journald-dev-log; do
     mkdir -p /etc/systemd/system/sockets.target.wants
     ln -s "/usr/lib/systemd/system/$socket.socket" /etc/systemd/system/sockets.target.wants/
 done
+# The index of all pages of the manual, anew at every installation, takes longer than all the rest.
+rm -f /var/lib/man-db/auto-update
 tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
 echo "$name" > /etc/hostname
 : > /etc/fstab
 printf '127.0.0.1 localhost\n' > /etc/hosts
 rm -rf /etc/ozone /var/lib/ozone
+# As at a real boot: what is unmounted is so for the services too, whose mount namespaces are their own.
+mount --make-rshared /
 container=ozone-test exec /lib/systemd/systemd --unit=multi-user.target --log-target=journal --show-status=0
