@@ -20,6 +20,7 @@ usage: cargo xtask COMMAND
   uninstall [--prefix DIR] [--destdir DIR]
                       remove what `install` put there, but for settings that were changed
   deb                 build the Debian package, target/debian/ozone-fs_VERSION_ARCH.deb
+                      (these three: --binary FILE for a program that was built already)
   test [--long]       install what the tests need, build, and run all of them
   check               the gate: format, clippy, no test
   fix                 format and apply clippy's suggestions

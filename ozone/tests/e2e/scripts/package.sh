@@ -32,6 +32,9 @@ done
 
 # Settings stay with `remove`, and are gone with `purge`; data stay.
 mkdir -p /var/lib/ozone/metad
+systemctl enable ozone-metad
+link=/etc/systemd/system/multi-user.target.wants/ozone-metad.service
+[ -L $link ] || die "the unit was not enabled"
 echo 'metad = ["host1"]' >> /etc/ozone/ozone.toml
 dpkg --install "$package"
 tail -n 1 /etc/ozone/ozone.toml | grep -q host1 || die "settings were replaced"
@@ -40,5 +43,6 @@ dpkg --remove ozone-fs
 [ ! -e /usr/sbin/mount.fuse.ozone ] || die "the helper is still there"
 dpkg --purge ozone-fs
 [ ! -e /etc/ozone/ozone.toml ] || die "settings are still there"
+[ ! -L $link ] || die "the unit is still enabled"
 [ -d /var/lib/ozone/metad ] || die "data are gone"
 echo "== done"
