@@ -23,12 +23,14 @@ use crate::options::{Options, UsageError};
 use crate::syslog;
 use crate::system;
 
-const USAGE: &str = "usage: mount.fuse.ozone SOURCE DIRECTORY [-sfnv] [-o option[,option…]]
+/// What `--help` prints.
+pub const USAGE: &str = "usage: mount.fuse.ozone SOURCE DIRECTORY [-sfnv] [-o option[,option…]]
   SOURCE  [host[:port][,host[:port]…]:]/[volume[/bucket[/directory]]]
 options besides those of mount(8):
   metad=host:port[+host:port…]  servers, where SOURCE and /etc/ozone/ozone.toml name none
   memory=512M                   ceiling of the mount process
   connect_timeout=30            seconds to wait for servers
+  readers=N                     threads that read requests; one per CPU, 2 to 8
   bucket_idle=60                with several buckets: seconds after which an unused one is closed
   allow_other                   let other users in (root's default)
   log=FILE, log_level=info      log to a file instead of syslog

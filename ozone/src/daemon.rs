@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ozone_platform::real_clock;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::logging::{self, LogArgs};
@@ -160,15 +161,24 @@ where
             _ = interrupt.recv() => return Ok(()),
         };
         tracing::info!("{}", daemon.introduce());
+        tell_systemd(NotifyState::Ready);
         let failed = tokio::select! {
             why = daemon.failed() => Some(why),
             _ = terminate.recv() => None,
             _ = interrupt.recv() => None,
         };
+        tell_systemd(NotifyState::Stopping);
         daemon.shutdown().await;
         match failed {
             None => Ok(()),
             Some(why) => Err(Failure::new(1, format!("stopped: {why}"))),
         }
     })
+}
+
+/// Says so to the service manager that has started this process, if there is one.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(err) = sd_notify::notify(&[state]) {
+        tracing::warn!("cannot tell systemd: {err}");
+    }
 }

@@ -8,6 +8,7 @@ mod daemon;
 mod freon;
 mod logging;
 mod look;
+mod man;
 mod mount;
 mod quickstart;
 mod settings;
@@ -51,6 +52,9 @@ enum Command {
     Freon(freon::FreonArgs),
     /// Print what a shell needs to complete the words of this command.
     Completion(completion::CompletionArgs),
+    /// Write the manual's pages into a folder.
+    #[command(hide = true)]
+    ManPages(man::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Command::Admin(args) => admin::run(args),
         Command::Freon(args) => freon::run(args),
         Command::Completion(args) => completion::run(&args, &mut Cli::command()),
+        Command::ManPages(args) => man::run(&args, Cli::command()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask quickstart DIR`, `test`, `check`, `fix`.
+//! The project's own commands: `cargo xtask quickstart DIR`, `install`, `deb`, `test`, `check`, `fix`.
 //!
 //! `quickstart` and `test` install what they need from the distribution (Debian's apt), or say what
 //! is missing where they may not.
@@ -8,12 +8,19 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+mod installing;
 mod packages;
 mod tests;
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
   quickstart [ARGS…]  install what a mount needs, build, and run `ozone quickstart ARGS…`
+  install [--prefix DIR] [--destdir DIR]
+                      build and install: program, mount helpers, units, settings, manual
+  uninstall [--prefix DIR] [--destdir DIR]
+                      remove what `install` put there, but for settings that were changed
+  deb                 build the Debian package, target/debian/ozone-fs_VERSION_ARCH.deb
+                      (these three: --binary FILE for a program that was built already)
   test [--long]       install what the tests need, build, and run all of them
   check               the gate: format, clippy, no test
   fix                 format and apply clippy's suggestions
@@ -26,6 +33,9 @@ fn main() -> ExitCode {
     let rest = args.get(1..).unwrap_or_default();
     let outcome = match args.first().map(String::as_str) {
         Some("quickstart") => quickstart(rest),
+        Some("install") => installing::install(rest),
+        Some("uninstall") => installing::uninstall(rest),
+        Some("deb") => installing::deb(rest),
         Some("test") => tests::run_all(rest),
         Some("check") => check(),
         Some("fix") => fix(),
@@ -60,10 +70,18 @@ fn run(command: &mut Command) -> Outcome {
 
 fn quickstart(args: &[String]) -> Outcome {
     packages::need(packages::MOUNT)?;
-    run(cargo().args(["build", "--release", "--package", "ozone"]))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    let err = Command::new(target.join("release/ozone")).arg("quickstart").args(args).exec();
+    let err = Command::new(build()?).arg("quickstart").args(args).exec();
     Err(format!("cannot run the ozone binary: {err}"))
+}
+
+/// Builds the program; answers where it is.
+fn build() -> Result<PathBuf, String> {
+    run(cargo().args(["build", "--release", "--locked", "--package", "ozone"]))?;
+    Ok(target().join("release/ozone"))
+}
+
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into)
 }
 
 fn check() -> Outcome {

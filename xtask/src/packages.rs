@@ -17,6 +17,14 @@ const fn need_of(program: &'static str, package: &'static str) -> Need {
 /// For a mount by an ordinary user; as root nothing is needed, but fusermount3 does no harm.
 pub const MOUNT: &[Need] = &[need_of("fusermount3", "fuse3")];
 
+/// For a Debian package.
+pub const DEB: &[Need] = &[
+    need_of("dpkg-deb", "dpkg"),
+    need_of("strip", "binutils"),
+    need_of("gzip", "gzip"),
+    need_of("find", "findutils"),
+];
+
 /// For the tests: the programs that are run in the mount.
 pub const TESTS: &[Need] = &[
     need_of("fusermount3", "fuse3"),
@@ -37,6 +45,11 @@ pub const TESTS: &[Need] = &[
     // pjdfstest is linked with it.
     need_of("/usr/include/sys/acl.h", "libacl1-dev"),
     need_of("find", "findutils"),
+    need_of("dpkg-deb", "dpkg"),
+    need_of("strip", "binutils"),
+    need_of("curl", "curl"),
+    need_of("man", "man-db"),
+    need_of("systemd-analyze", "systemd"),
     need_of("vi", "vim-tiny"),
     need_of("perl", "perl"),
     need_of("python3", "python3"),

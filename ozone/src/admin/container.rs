@@ -120,12 +120,16 @@ pub fn run(servers: &Servers, format: Format, command: &ContainerCommand) -> Out
     match command {
         ContainerCommand::List(args) => list(&admin, format, args),
         ContainerCommand::Info { container } => {
-            let mut found = Vec::new();
-            for &container in container {
-                let request = InfoContainerRequest { container };
-                let call = admin.call(|mut a| async move { a.info_container(request).await });
-                found.push(Container::from(wait(call)?));
-            }
+            // Of one runtime: a connection ends with the one that it was made on.
+            let found = wait(async {
+                let mut found = Vec::new();
+                for &container in container {
+                    let request = InfoContainerRequest { container };
+                    let call = admin.call(|mut a| async move { a.info_container(request).await });
+                    found.push(Container::from(call.await?));
+                }
+                Ok(found)
+            })?;
             format.show(&found, |found| found.iter().map(details).collect::<Vec<_>>().join("\n"))
         }
         ContainerCommand::Report => {

@@ -54,11 +54,14 @@ pub fn run(servers: &Servers, format: Format, command: &SessionCommand) -> Outco
             format.show(&sessions, |sessions| table(sessions, now))
         }
         SessionCommand::Evict { session } => {
-            for &session in session {
-                let request = EvictSessionRequest { session };
-                wait(admin.call(|mut a| async move { a.evict_session(request).await }))?;
-            }
-            Ok(())
+            // Of one runtime: a connection ends with the one that it was made on.
+            wait(async {
+                for &session in session {
+                    let request = EvictSessionRequest { session };
+                    admin.call(|mut a| async move { a.evict_session(request).await }).await?;
+                }
+                Ok(())
+            })
         }
     }
 }

@@ -109,7 +109,7 @@ fn servers_and_containers_are_listed() {
     let info = cluster.json(&format!("container info {}", of(used)));
     assert_eq!(list(&info[0]["replicas"]).len(), 3);
     assert!(list(&info[0]["replicas"]).iter().all(|r| r["good"] == true));
-    assert!(cluster.admin(&format!("container info {}", of(used))).contains("PRESENT"));
+    assert!(cluster.admin(&format!("container info {0} {0}", of(used))).contains("PRESENT"));
     let (status, said) = cluster.admin_refuses("container info 4711");
     assert!(status == 255 && said.starts_with("NOT_FOUND there is no container 4711"), "{said}");
     assert_eq!(cluster.admin_refuses("container info").0, 2);
@@ -207,6 +207,13 @@ fn an_evicted_mount_loses_its_locks_and_goes_on_in_a_new_session() {
     let (status, said) = cluster.admin_refuses(&format!("session evict {id}"));
     assert!(status == 255 && said.starts_with("NOT_FOUND there is no session"), "{said}");
     assert_eq!(cluster.admin_refuses("session evict").0, 2);
+
+    let both = cluster.json("session list");
+    let both: Vec<u64> = list(&both).iter().map(|s| s["id"].as_u64().unwrap()).collect();
+    assert_eq!(both.len(), 2);
+    cluster.admin(&format!("session evict {} {}", both[0], both[1]));
+    let left = cluster.json("session list");
+    assert!(list(&left).iter().all(|s| !both.contains(&s["id"].as_u64().unwrap())), "{left}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod helper;
 mod locks;
 mod looking;
 mod namespaces;
+mod operations;
+mod packaging;
 mod pjdfstest;
 mod posix;
 mod programs;

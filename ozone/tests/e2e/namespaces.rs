@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -20,13 +21,18 @@ pub fn open_folder() -> TempDir {
 /// Runs a script with process, mount and network namespaces of its own, that must succeed; answers
 /// what it said.
 pub fn stage(script: &str, args: &[&Path], data: &Path) -> String {
+    stage_within(5 * PATIENCE, script, args, data)
+}
+
+/// [`stage`], for a script that takes long.
+pub fn stage_within(patience: Duration, script: &str, args: &[&Path], data: &Path) -> String {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/scripts");
     let mut command = Command::new("unshare");
     command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     command.arg("bash").arg(scripts.join(script)).args(args);
     let log = data.with_extension("log");
     let mut process = Process::spawn(&mut command, &log);
-    let status = await_within(5 * PATIENCE, script, || process.ended());
+    let status = await_within(patience, script, || process.ended());
     let said = fs::read_to_string(&log).unwrap_or_default();
     let _ = fs::remove_file(&log);
     assert!(status.success(), "{script}: {status}\n{said}");
