@@ -66,6 +66,8 @@ fn main() -> ExitCode {
         Some("umount.fuse.ozone") => return ozone_fuse_client::umount::main(rest),
         Some(_) | None => {}
     }
+    // Where that is not allowed, it works with fewer.
+    let _ = ozone_platform::open_files::raise();
     let outcome = match Cli::parse().command {
         Command::Metad(args) => daemon::metad(args),
         Command::Containerd(args) => daemon::containerd(args),

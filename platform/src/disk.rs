@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub enum OpenMode {
     /// For reading only; the file must exist.
     Read,
+    /// For reading at random places: the system reads nothing ahead; the file must exist.
+    ReadScattered,
     /// For reading and writing; the file must exist.
     Write,
     /// For reading and writing; created empty if it does not exist.

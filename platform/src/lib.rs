@@ -7,6 +7,7 @@ pub mod clock;
 pub mod data_dir;
 pub mod disk;
 pub mod memory;
+pub mod open_files;
 pub mod random;
 pub mod redb_file;
 mod std_disk;

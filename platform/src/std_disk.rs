@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use crate::disk::{Disk, DiskFile, OpenMode, Space, at};
 
 /// The filesystem of the operating system.
@@ -33,13 +35,17 @@ impl Disk for StdDisk {
         let mut options = OpenOptions::new();
         options.read(true);
         match mode {
-            OpenMode::Read => &mut options,
+            OpenMode::Read | OpenMode::ReadScattered => &mut options,
             OpenMode::Write => options.write(true),
             OpenMode::Create => options.write(true).create(true),
             OpenMode::CreateNew => options.write(true).create_new(true),
         };
         let what = if mode == OpenMode::CreateNew { "create" } else { "open" };
         let file = options.open(path).map_err(|e| at(what, path, e))?;
+        if mode == OpenMode::ReadScattered {
+            // A hint; without it reading is as right.
+            let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        }
         Ok(Arc::new(StdFile { file, path: path.to_owned() }))
     }
 

@@ -241,7 +241,9 @@ impl Disk for SimDisk {
                 ));
             }
             (Some(node), _) => node,
-            (None, OpenMode::Read | OpenMode::Write) => return Err(error(ENOENT, path)),
+            (None, OpenMode::Read | OpenMode::ReadScattered | OpenMode::Write) => {
+                return Err(error(ENOENT, path));
+            }
             (None, OpenMode::Create | OpenMode::CreateNew) => {
                 state.image.check_parent(path).map_err(|errno| error(errno, path))?;
                 state.operate(path, |image| image.create(path), |_| {})?
@@ -252,7 +254,7 @@ impl Disk for SimDisk {
             node,
             life: state.life,
             path: path.to_owned(),
-            writable: mode != OpenMode::Read,
+            writable: !matches!(mode, OpenMode::Read | OpenMode::ReadScattered),
         };
         Ok(Arc::new(file))
     }

@@ -24,11 +24,18 @@ pub struct Files {
     root: PathBuf,
     /// A leaf: no other lock is taken under it.
     open: Mutex<LruCache<BlockId, Handle>>,
+    /// Descriptors of their own for reads that nobody goes on from: the kernel keeps what it has seen of a
+    /// file's readers per descriptor, and reads megabytes ahead of what looks like a stream. A leaf.
+    scattered: Mutex<LruCache<BlockId, Arc<dyn DiskFile>>>,
 }
+
+/// Reads of fewer bytes are no part of a stream: clients read these by the mebibyte.
+const STREAM: usize = 512 << 10;
 
 impl Files {
     pub fn new(disk: Arc<dyn Disk>, root: PathBuf, handles: NonZeroUsize) -> Files {
-        Files { disk, root, open: Mutex::new(LruCache::new(handles)) }
+        let scattered = Mutex::new(LruCache::new(handles));
+        Files { disk, root, open: Mutex::new(LruCache::new(handles)), scattered }
     }
 
     fn dir(&self, container: ContainerId) -> PathBuf {
@@ -85,8 +92,20 @@ impl Files {
         Ok(())
     }
 
-    /// The file of a block that should exist.
-    pub fn for_read(&self, block: BlockId) -> io::Result<Arc<dyn DiskFile>> {
+    /// The file of a block that should exist, to read `length` bytes from.
+    pub fn for_read(&self, block: BlockId, length: usize) -> io::Result<Arc<dyn DiskFile>> {
+        if length >= STREAM {
+            return self.for_stream(block);
+        }
+        if let Some(file) = self.scattered.lock().get(&block) {
+            return Ok(file.clone());
+        }
+        let file = self.disk.open(&self.path(block), OpenMode::ReadScattered)?;
+        self.scattered.lock().put(block, file.clone());
+        Ok(file)
+    }
+
+    fn for_stream(&self, block: BlockId) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(handle) = self.open.lock().get(&block) {
             return Ok(handle.file.clone());
         }
@@ -105,6 +124,7 @@ impl Files {
     /// Removes a block's file; durable only after its directory is synced. False: there was none.
     pub fn remove(&self, block: BlockId) -> io::Result<bool> {
         self.open.lock().pop(&block);
+        self.scattered.lock().pop(&block);
         match self.disk.remove(&self.path(block)) {
             Ok(()) => Ok(true),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),

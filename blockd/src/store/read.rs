@@ -131,7 +131,8 @@ pub(super) fn bytes_of(
 }
 
 fn read_file(shared: &Shared, block: BlockId, buf: &mut [u8], offset: u64) -> Result<(), Flaw> {
-    let result = shared.files.for_read(block).and_then(|file| file.read_exact_at(buf, offset));
+    let file = shared.files.for_read(block, buf.len());
+    let result = file.and_then(|file| file.read_exact_at(buf, offset));
     result.map_err(|err| Flaw::new(ErrorCode::Io, err.to_string()))
 }
 

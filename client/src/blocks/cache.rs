@@ -21,7 +21,7 @@ use crate::core::Core;
 /// Bytes of a chunk. Small files that were packed side by side come together in one.
 pub const CHUNK: u64 = 1024 * 1024;
 /// The sizes of units, in bytes. Each is a multiple of the one before.
-const UNITS: [u64; 3] = [64 * 1024, 256 * 1024, CHUNK];
+const UNITS: [u64; 3] = [32 * 1024, 256 * 1024, CHUNK];
 
 /// A unit: `len` bytes of a block from `start` on, or as many as there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -299,9 +299,9 @@ mod tests {
             let keys = Key::around(block, offset, len);
             keys.map(|key| (key.start >> 10, key.len >> 10)).collect::<Vec<_>>()
         };
-        assert_eq!(around(0, 4096), [(0, 64), (0, 256), (0, 1024)]);
-        assert_eq!(around(3 << 20 | 70 << 10, 4096), [(3136, 64), (3072, 256), (3072, 1024)]);
-        assert_eq!(around((64 << 10) - 1, 2), [(0, 256), (0, 1024)]);
+        assert_eq!(around(0, 4096), [(0, 32), (0, 256), (0, 1024)]);
+        assert_eq!(around(3 << 20 | 70 << 10, 4096), [(3136, 32), (3072, 256), (3072, 1024)]);
+        assert_eq!(around((32 << 10) - 1, 2), [(0, 256), (0, 1024)]);
         assert_eq!(around(0, 128 << 10), [(0, 256), (0, 1024)]);
         assert_eq!(around((512 << 10) - 1, 2), [(0, 1024)]);
         assert_eq!(around(CHUNK, CHUNK), [(1024, 1024)]);
