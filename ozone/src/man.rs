@@ -93,7 +93,7 @@ mod tests {
             let value = match *option {
                 "metad=" => "host1",
                 "memory=" => "1G",
-                "connect_timeout=" | "readers=" => "5",
+                "connect_timeout=" | "readers=" | "bucket_idle=" => "5",
                 "log=" | "config=" => "/tmp/file",
                 "log_level=" => "info",
                 _ => "",
@@ -110,6 +110,6 @@ mod tests {
                 told += 1;
             }
         }
-        assert_eq!(told, 8, "of {usage}");
+        assert_eq!(told, 9, "of {usage}");
     }
 }
