@@ -13,14 +13,14 @@ use ozone_rpc::{Channels, LeaderClient, net};
 use ozone_types::BlockdId;
 use ozone_types::limits::MESSAGE_MAX;
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tonic::transport::server::TcpIncoming;
 
 use crate::config::Config;
 use crate::containers::{Heartbeats, Identity};
 use crate::key_file;
 use crate::metrics::{Gauges, Metrics};
-use crate::service::{Gate, Service};
+use crate::service::{Gate, Service, SpotReads};
 use crate::store::{DiskError, Store, StoreOptions};
 
 /// In errors and in the log.
@@ -77,7 +77,7 @@ impl Blockd {
     ) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
         // Listening first: where a port is taken, no directory is made.
-        let (incoming, rpc_addr) = daemon::bind(NAME, config.listen).await?;
+        let (listener, rpc_addr) = daemon::listen(NAME, config.listen).await?;
         let (http_listener, http_addr) = daemon::listen(NAME, config.http_listen).await?;
 
         let metrics = Metrics::default();
@@ -120,7 +120,7 @@ impl Blockd {
         registry.register_collector(Box::new(Gauges::new(&daemon.store)));
         let methods = registry.sub_registry_with_prefix("ozone_blockd");
         let methods = Methods::register(methods, &["append"]);
-        daemon.serve_rpc(incoming, gate, &methods, &metrics);
+        daemon.serve_data(listener, gate, methods, &metrics);
         daemon.tasks.serve_http(http_listener, registry, health);
         daemon.report(heartbeats);
         daemon.check_files();
@@ -157,20 +157,27 @@ impl Blockd {
         tracing::info!(dir = %self.data_dir.path().display(), "blockd has stopped");
     }
 
-    fn serve_rpc(
+    fn serve_data(
         &mut self,
-        incoming: TcpIncoming,
+        listener: TcpListener,
         gate: Gate,
-        methods: &Methods,
+        methods: Methods,
         metrics: &Metrics,
     ) {
         let stop = self.tasks.stop().clone();
         let append_seconds = metrics.append_seconds.clone();
         let service = Service { store: self.store.clone(), gate, stop, append_seconds };
+        let net::Split { grpc, spot } = net::split(listener);
+        let spot_reads = SpotReads {
+            service: service.clone(),
+            methods: methods.clone(),
+            connections: metrics.spot_connections.clone(),
+        };
+        self.tasks.spawn(spot_reads.run(spot));
         let service = BlockdServer::new(service)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
-        self.tasks.serve_rpc("data", net::server().add_service(methods.measure(service)), incoming);
+        self.tasks.serve_rpc("data", net::server().add_service(methods.measure(service)), grpc);
     }
 
     fn report(&mut self, heartbeats: Heartbeats) {

@@ -7,7 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -32,6 +32,8 @@ pub struct Metrics {
     pub heartbeats: Counter,
     pub disk_failures: Counter,
     pub append_seconds: Seconds,
+    /// Clients' connections for spot reads.
+    pub spot_connections: Gauge,
 }
 
 /// A histogram that is shared.
@@ -65,6 +67,8 @@ impl Metrics {
         add("checkpoints", "Checkpoints of the index", &self.checkpoints);
         add("heartbeats", "Heartbeats that containerd answered", &self.heartbeats);
         add("disk_failures", "Disks taken out of service", &self.disk_failures);
+        let help = "Connections of clients for spot reads";
+        registry.register("ozone_blockd_spot_connections", help, self.spot_connections.clone());
         let help = "Time until an append was durable, or refused";
         registry.register("ozone_blockd_append_seconds", help, self.append_seconds.0.clone());
     }

@@ -30,6 +30,7 @@ counters! {
     seals, "Blocks sealed because a replica failed";
     rewrites, "Commits repeated because a block was sealed short";
     reads, "Reads sent to block servers";
+    reads_here, "Of them those that the thread that asked waited for itself";
     fetched, "Bytes that block servers sent for them";
     read_hedges, "Reads sent to another replica because one was slow";
     read_rounds_failed, "Reads that no replica of a block could serve at once";

@@ -8,12 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::Stream;
 use prometheus_client::registry::Registry;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::{Connected, Router, TcpIncoming};
 
 use crate::http::{self, Health};
 use crate::net;
@@ -179,7 +181,12 @@ impl Tasks {
     }
 
     /// Serves gRPC. `what` names the port in the failure that a server's error is.
-    pub fn serve_rpc(&mut self, what: &'static str, services: Router, incoming: TcpIncoming) {
+    pub fn serve_rpc<S, C>(&mut self, what: &'static str, services: Router, incoming: S)
+    where
+        S: Stream<Item = io::Result<C>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        C::ConnectInfo: Clone + Send + Sync + 'static,
+    {
         let stop = self.stop.clone().cancelled_owned();
         self.serve(what, services.serve_with_incoming_shutdown(incoming, stop));
     }

@@ -7,6 +7,7 @@ pub mod leader;
 pub mod measure;
 pub mod net;
 pub mod runtime;
+pub mod spot;
 pub mod token;
 
 pub use leader::{LeaderClient, Retry, answered};

@@ -61,10 +61,15 @@ impl Methods {
         if code == Code::Unimplemented || self.skip.contains(&method.as_str()) {
             return;
         }
-        let label = MethodLabel { method };
+        self.note(method, begun, code != Code::Ok);
+    }
+
+    /// A request has been answered that came in by another way than gRPC.
+    pub fn note(&self, method: impl Into<String>, begun: Instant, failed: bool) {
+        let label = MethodLabel { method: method.into() };
         self.seconds.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
         // Also where it is 0, so that the first error is seen as a change.
-        self.errors.get_or_create(&label).inc_by(u64::from(code != Code::Ok));
+        self.errors.get_or_create(&label).inc_by(u64::from(failed));
     }
 }
 

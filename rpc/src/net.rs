@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use ozone_types::{ErrorCode, FsError, FsResult};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 
@@ -23,6 +25,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A peer that is silent for KEEPALIVE + KEEPALIVE_ANSWER is gone: its calls fail over.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
+/// A connection on which nothing comes for so long is closed.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// Connections that wait to be taken up.
+const ACCEPTED: usize = 128;
+/// Between attempts to accept while that is impossible, for want of descriptors most of the time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections per peer: one connection is one task that copies, which a bulk stream keeps busy.
 const CONNECTIONS_PER_PEER: usize = 2;
 
@@ -64,6 +72,56 @@ pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr)
         .await
         .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {addr}: {e}")))
+}
+
+/// What a listener's connections turn out to be. Both end with each other, and the listener with them.
+pub struct Split {
+    /// All others, for [`tonic`] to serve.
+    pub grpc: ReceiverStream<io::Result<TcpStream>>,
+    /// Those that begin with the first byte of [`crate::spot::GREETING`], none of which has been read.
+    pub spot: mpsc::Receiver<TcpStream>,
+}
+
+/// Tells a listener's connections apart, so that one port serves both. Must be called within a tokio
+/// runtime.
+pub fn split(listener: TcpListener) -> Split {
+    let (to_grpc, grpc) = mpsc::channel(ACCEPTED);
+    let (to_spot, spot) = mpsc::channel(ACCEPTED);
+    tokio::spawn(async move {
+        while !to_grpc.is_closed() {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = to_grpc.closed() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    tokio::spawn(sort(stream, to_grpc.clone(), to_spot.clone()));
+                }
+                // Nobody's connection failed but ours to come: there is nothing to tell tonic.
+                Err(err) => {
+                    tracing::warn!(%err, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    });
+    Split { grpc: ReceiverStream::new(grpc), spot }
+}
+
+async fn sort(
+    stream: TcpStream,
+    grpc: mpsc::Sender<io::Result<TcpStream>>,
+    spot: mpsc::Sender<TcpStream>,
+) {
+    // A socket without it is slow, not wrong.
+    let _ = stream.set_nodelay(true);
+    let mut first = [0];
+    match tokio::time::timeout(FIRST_BYTE, stream.peek(&mut first)).await {
+        // Whoever does not take it up any more is about to end.
+        Ok(Ok(1)) if first[0] == crate::spot::GREETING[0] => drop(spot.send(stream).await),
+        Ok(Ok(1)) => drop(grpc.send(Ok(stream)).await),
+        Ok(_) | Err(_) => {}
+    }
 }
 
 /// A cache of lazily connected channels by address. Cheap to clone.

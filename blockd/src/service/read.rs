@@ -8,8 +8,9 @@ use ozone_types::{ErrorCode, FsError, FsResult};
 use super::{Service, block_of};
 
 impl Service {
-    /// Errors: INVALID_REQUEST, BAD_TOKEN, BLOCK_NOT_FOUND, CHECKSUM_MISMATCH, IO.
-    pub(super) async fn do_read(&self, request: ReadRequest) -> FsResult<ReadReply> {
+    /// Waits for the disk on the calling thread. Errors: INVALID_REQUEST, BAD_TOKEN, BLOCK_NOT_FOUND,
+    /// CHECKSUM_MISMATCH, IO.
+    pub(super) fn do_read(&self, request: ReadRequest) -> FsResult<ReadReply> {
         let block = block_of(request.block)?;
         let length = request.length as usize;
         if length > READ_MAX {
@@ -18,9 +19,7 @@ impl Service {
         }
         self.gate.check(&request.token, block, 0, Rights::READ)?;
         let disk = self.store.home(block.container).ok_or(ErrorCode::BlockNotFound)?;
-        let offset = request.offset;
-        // On this thread: what else it had to do goes on elsewhere, and the reader waits for no wake-up.
-        let pieces = tokio::task::block_in_place(|| disk.read(block, offset, length))?;
+        let pieces = disk.read(block, request.offset, length)?;
         Ok(ReadReply {
             offset: pieces.offset,
             data: pieces.data,

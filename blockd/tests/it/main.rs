@@ -7,3 +7,4 @@ mod fake_containerd;
 mod lifecycle;
 mod serving;
 mod speed;
+mod spot;

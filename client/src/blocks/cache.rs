@@ -162,6 +162,8 @@ pub enum Access {
     Chunk,
     /// At a random place: with little around it.
     Spot,
+    /// By nobody yet, but soon, as [`Access::Chunk`].
+    Ahead,
 }
 
 /// `len` bytes of a block, in pieces. Errors are those of [`reader::read`].
@@ -205,7 +207,7 @@ pub fn prefetch(core: &Arc<Core>, block: BlockId, offset: u64, len: u64) {
         take_off(
             core,
             Want { block, offset: at, len: part as u32, need: part as u32 },
-            Access::Chunk,
+            Access::Ahead,
         );
         at += part;
     }
@@ -256,7 +258,8 @@ async fn land(mut flight: Flight) -> Answer {
     }
 }
 
-/// Starts a read of a unit around `want`. It goes on when its waiters give up.
+/// Starts a read of a unit around `want`, or does all of it where this thread may wait. It goes on when
+/// its waiters give up.
 fn take_off(core: &Arc<Core>, want: Want, access: Access) -> Flight {
     let max = core.budget.cache_max();
     let mut units = Key::around(want.block, want.offset, want.len.into());
@@ -277,12 +280,17 @@ fn take_off(core: &Arc<Core>, want: Want, access: Access) -> Flight {
         key
     };
     let flying = Flying { core: core.clone(), key, tell };
+    let need = (want.offset - key.start) as u32 + want.need;
+    let whole = Want { block: key.block, offset: key.start, len: key.len as u32, need };
+    let held = move |bytes| Held { start: key.start, bytes };
+    if access != Access::Ahead
+        && let Some(bytes) = reader::read_here(core, whole)
+    {
+        flying.land(Ok(held(bytes)));
+        return answer;
+    }
     core.spawn(async move {
-        let core = flying.core.clone();
-        let need = (want.offset - key.start) as u32 + want.need;
-        let whole = Want { block: key.block, offset: key.start, len: key.len as u32, need };
-        let held = |bytes| Held { start: key.start, bytes };
-        let answer = reader::read(&core, whole).await.map(held);
+        let answer = reader::read(&flying.core, whole).await.map(held);
         flying.land(answer);
     });
     answer

@@ -1,4 +1,4 @@
-//! The real block servers: one long-lived Append stream to each, and unary reads.
+//! The real block servers: one long-lived Append stream to each, unary reads, and spot reads.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
 
 use super::Blockds;
+use super::spot::Spots;
 use crate::latency::Latency;
 use crate::look::Timings;
 
@@ -29,6 +30,7 @@ pub struct GrpcBlockds {
     timeout: Duration,
     /// By address. Lock order: a leaf.
     lanes: Mutex<HashMap<String, mpsc::UnboundedSender<Append>>>,
+    spots: Spots,
     latencies: Arc<Latencies>,
 }
 
@@ -48,7 +50,13 @@ impl GrpcBlockds {
     /// `timeout`: a server that acknowledges nothing for so long while appends wait has failed;
     /// so has one that does not answer a read.
     pub fn new(channels: Channels, timeout: Duration) -> Self {
-        GrpcBlockds { channels, timeout, lanes: Mutex::default(), latencies: Arc::default() }
+        GrpcBlockds {
+            channels,
+            timeout,
+            lanes: Mutex::default(),
+            spots: Spots::default(),
+            latencies: Arc::default(),
+        }
     }
 
     fn lane(&self, address: &str) -> mpsc::UnboundedSender<Append> {
@@ -101,6 +109,13 @@ impl Blockds for GrpcBlockds {
             }
         };
         Box::pin(async move { latencies.read.measure(read).await })
+    }
+
+    fn read_here(&self, from: &Replica, request: &ReadRequest) -> Option<FsResult<ReadReply>> {
+        let begun = Instant::now();
+        let answer = self.spots.read(&from.address, request)?;
+        self.latencies.read.note(begun.elapsed(), answer.is_err());
+        Some(answer)
     }
 
     fn timings(&self) -> Timings {

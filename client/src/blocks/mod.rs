@@ -6,6 +6,7 @@ pub mod places;
 pub mod pool;
 pub mod reader;
 pub mod slot;
+mod spot;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -26,6 +27,11 @@ pub trait Blockds: Send + Sync {
     /// Reads without checking anything.
     fn read(&self, from: &Replica, request: ReadRequest)
     -> BoxFuture<'static, FsResult<ReadReply>>;
+    /// [`Blockds::read`] on this thread, which waits for a moment at most. `None` if that cannot be done
+    /// now, and says nothing of the data. Must be called within a tokio runtime.
+    fn read_here(&self, _from: &Replica, _request: &ReadRequest) -> Option<FsResult<ReadReply>> {
+        None
+    }
     /// How long both took.
     fn timings(&self) -> Timings {
         Timings::new()

@@ -70,10 +70,15 @@ impl Places {
     }
 }
 
+/// Where `block` is, if that is known.
+pub fn located(core: &Core, block: BlockId) -> Option<Arc<Location>> {
+    core.places.known.lock().get(&block).cloned()
+}
+
 /// Where `block` is. Errors: BLOCK_NOT_FOUND if metad does not know it.
 pub async fn locate(core: &Arc<Core>, block: BlockId) -> FsResult<Arc<Location>> {
-    if let Some(location) = core.places.known.lock().get(&block) {
-        return Ok(location.clone());
+    if let Some(location) = located(core, block) {
+        return Ok(location);
     }
     let reply = call(&core.session, |live| {
         let request = LocateRequest { session: live.id, blocks: vec![block.into()] };

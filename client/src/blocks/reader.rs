@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use ozone_proto::blockd::ReadRequest;
+use ozone_proto::blockd::{ReadReply, ReadRequest};
 use ozone_proto::common::{Location, Replica};
 use ozone_types::{BlockId, ErrorCode, FsError, FsResult};
 
-use super::places::locate;
+use super::places::{locate, located};
 use super::verified;
 use crate::calls::Backoff;
 use crate::core::Core;
+use crate::here::may_wait;
 
 /// Rounds in which all replicas answer that they cannot, before the program gets an error. Each
 /// round asks metad anew where the block is.
@@ -52,6 +53,20 @@ pub async fn read(core: &Arc<Core>, want: Want) -> FsResult<Bytes> {
         tracing::debug!(block = %want.block, err = %failure.error, "reading again");
         backoff.pause().await;
     }
+}
+
+/// [`read`] on this thread, where it may wait: for a moment, and for one replica. `None` says nothing of
+/// the data, which is to be read with [`read`] then.
+pub fn read_here(core: &Core, want: Want) -> Option<Bytes> {
+    if !may_wait() {
+        return None;
+    }
+    let location = located(core, want.block)?;
+    let replica = *preferred(core, &location).first()?;
+    let reply = core.blockds.read_here(replica, &request(&location, want))?;
+    core.metrics.reads.inc();
+    core.metrics.reads_here.inc();
+    checked(core, replica, want, reply).ok()
 }
 
 struct Failure {
@@ -127,17 +142,26 @@ async fn ask(
     replica: &Replica,
     want: Want,
 ) -> FsResult<Bytes> {
-    let request = ReadRequest {
-        block: location.block,
-        offset: want.offset,
-        length: want.len,
-        token: location.token.clone(),
-    };
     core.metrics.reads.inc();
-    let answer = match core.blockds.read(replica, request).await {
-        Ok(reply) => verified(want.block, reply, want.offset).and_then(|bytes| enough(bytes, want)),
-        Err(err) => Err(err),
-    };
+    let reply = core.blockds.read(replica, request(location, want)).await;
+    checked(core, replica, want, reply)
+}
+
+fn request(location: &Location, want: Want) -> ReadRequest {
+    let (block, token) = (location.block, location.token.clone());
+    ReadRequest { block, offset: want.offset, length: want.len, token }
+}
+
+/// The bytes in a replica's answer, which tells of the replica as well.
+fn checked(
+    core: &Core,
+    replica: &Replica,
+    want: Want,
+    reply: FsResult<ReadReply>,
+) -> FsResult<Bytes> {
+    let answer = reply
+        .and_then(|reply| verified(want.block, reply, want.offset))
+        .and_then(|bytes| enough(bytes, want));
     let blockd = replica.blockd_id().unwrap_or_default();
     match &answer {
         Ok(bytes) => {

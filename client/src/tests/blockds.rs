@@ -113,6 +113,32 @@ fn answer<T: Send + 'static>(result: FsResult<T>) -> BoxFuture<'static, FsResult
 }
 
 impl FakeBlockds {
+    fn read_at_once(&self, from: &Replica, request: &ReadRequest) -> FsResult<ReadReply> {
+        let block: BlockId = request.block.unwrap().into();
+        self.with(from.blockd_id().unwrap(), |server| {
+            server.reads += 1;
+            match server.fault {
+                Fault::Dead => return Err(FsError::new(ErrorCode::ConnectionLost)),
+                Fault::Detects => return Err(FsError::new(ErrorCode::Checksum)),
+                _ => {}
+            }
+            let stored = server.blocks.get(&block);
+            let stored = stored.ok_or_else(|| FsError::new(ErrorCode::BlockNotFound))?;
+            let mut reply = pieces(stored, request.offset, request.length.into());
+            if server.fault == Fault::Corrupt && !reply.data.is_empty() {
+                let mut data = reply.data.to_vec();
+                let at = data.len() / 2;
+                data[at] ^= 0x10;
+                reply.data = data.into();
+            }
+            Ok(reply)
+        })
+    }
+
+    fn fault(&self, of: &Replica) -> Fault {
+        self.with(of.blockd_id().unwrap(), |server| server.fault)
+    }
+
     fn silence<T: Send + 'static>(&self) -> BoxFuture<'static, FsResult<T>> {
         let timeout = self.timeout;
         Box::pin(async move {
@@ -158,29 +184,17 @@ impl Blockds for FakeBlockds {
         from: &Replica,
         request: ReadRequest,
     ) -> BoxFuture<'static, FsResult<ReadReply>> {
-        let id = from.blockd_id().unwrap();
-        let block: BlockId = request.block.unwrap().into();
-        let reply = self.with(id, |server| {
-            server.reads += 1;
-            match server.fault {
-                Fault::Dead => return Err(FsError::new(ErrorCode::ConnectionLost)),
-                Fault::Detects => return Err(FsError::new(ErrorCode::Checksum)),
-                _ => {}
-            }
-            let stored = server.blocks.get(&block);
-            let stored = stored.ok_or_else(|| FsError::new(ErrorCode::BlockNotFound))?;
-            let mut reply = pieces(stored, request.offset, request.length.into());
-            if server.fault == Fault::Corrupt && !reply.data.is_empty() {
-                let mut data = reply.data.to_vec();
-                let at = data.len() / 2;
-                data[at] ^= 0x10;
-                reply.data = data.into();
-            }
-            Ok(reply)
-        });
-        match self.with(id, |server| server.fault) {
+        let reply = self.read_at_once(from, &request);
+        match self.fault(from) {
             Fault::Silent => self.silence(),
             _ => answer(reply),
+        }
+    }
+
+    fn read_here(&self, from: &Replica, request: &ReadRequest) -> Option<FsResult<ReadReply>> {
+        match self.fault(from) {
+            Fault::Dead | Fault::Silent => None,
+            _ => Some(self.read_at_once(from, request)),
         }
     }
 }

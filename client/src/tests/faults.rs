@@ -5,6 +5,7 @@ use ozone_types::ErrorCode;
 use super::blockds::Fault;
 use super::*;
 use crate::api::SetAttr;
+use crate::here::{Waiters, wait_here};
 
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_dies_in_mid_stream_costs_nothing() {
@@ -53,6 +54,42 @@ async fn a_corrupt_replica_is_never_returned() {
             _ => assert_eq!(answer.unwrap().concat(), data),
         }
     }
+}
+
+/// Whatever is wrong with the replica that a thread has asked itself, the others are asked as ever.
+#[tokio::test(start_paused = true)]
+async fn the_thread_that_asks_may_wait_itself() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let written = create(&client, "f").await;
+    let data = pattern(300_000, 9);
+    write(&client, &written, 0, &data).await;
+    client.fsync(&written).await.unwrap();
+    use Fault::{Corrupt, Dead, Detects, None, Silent};
+    // How many of the three, one of which is asked first, answer a thread that waits.
+    for (fault, answers) in [(None, 3), (Dead, 2), (Silent, 2), (Corrupt, 3), (Detects, 3)] {
+        let mut here = 0;
+        for at in 0..3 {
+            cluster.blockds.set_fault(at, fault);
+            let other = cluster.client().await;
+            let file = open(&other, written.inode(), false).await;
+            let waiters = Waiters::new(1);
+            for offset in [0, 200_000] {
+                let work = other.read(&file, offset, 4096);
+                let read = wait_here(waiters.clone(), work).await.unwrap().concat();
+                assert_eq!(read, data[offset as usize..][..4096], "{fault:?} at {at}");
+            }
+            cluster.blockds.set_fault(at, None);
+            let metrics = &other.core().metrics;
+            here += u64::from(metrics.reads_here.get() > 0);
+            assert!(metrics.reads.get() >= metrics.reads_here.get());
+        }
+        assert_eq!(here, answers, "{fault:?}");
+    }
+    let other = cluster.client().await;
+    let file = open(&other, written.inode(), false).await;
+    assert_eq!(read(&other, &file, 0, 4096).await, data[..4096]);
+    assert_eq!(other.core().metrics.reads_here.get(), 0, "who has not said so does not wait");
 }
 
 #[tokio::test(start_paused = true)]

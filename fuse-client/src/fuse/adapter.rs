@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::*;
-use ozone_client::LockWait;
+use ozone_client::{LockWait, Waiters, wait_here};
 use ozone_types::FsResult;
 use ozone_types::lock::FileLock;
 use tokio::runtime::Handle as Runtime;
@@ -40,6 +40,8 @@ pub(super) struct Adapter<B: Backend> {
     runtime: Runtime,
     numbers: Numbers,
     writes: Arc<WriteBudget>,
+    /// Reader threads that may wait for a block server themselves.
+    waiters: Arc<Waiters>,
 }
 
 impl<B: Backend> Adapter<B> {
@@ -48,8 +50,12 @@ impl<B: Backend> Adapter<B> {
         looking: Arc<Looking>,
         runtime: Runtime,
         numbers: Numbers,
+        readers: usize,
     ) -> Self {
-        Adapter { vfs, looking, runtime, numbers, writes: WriteBudget::new(WRITES_WAITING) }
+        let writes = WriteBudget::new(WRITES_WAITING);
+        // One is left that takes up requests.
+        let waiters = Waiters::new(readers.saturating_sub(1));
+        Adapter { vfs, looking, runtime, numbers, writes, waiters }
     }
 
     fn call(&self, operation: Operation, request: &Request, number: INodeNo) -> Call {
@@ -351,9 +357,10 @@ impl<B: Backend> Filesystem for Adapter<B> {
     ) {
         let (handle, vfs) = (Handle(handle.0), self.vfs.clone());
         let reply = Then(reply, move || vfs.replied(handle, offset, size));
+        let waiters = self.waiters.clone();
         let call = self.call(Operation::Read, request, number);
         self.asked(call, format_args!("{size} at {offset}, fh {}", handle.0))
-            .run(reply, async move |vfs| vfs.read(handle, offset, size).await);
+            .run(reply, async move |vfs| wait_here(waiters, vfs.read(handle, offset, size)).await);
     }
 
     fn write(

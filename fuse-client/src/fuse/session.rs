@@ -39,7 +39,7 @@ impl<B: Backend> Session<B> {
         let numbers = Numbers { root: vfs.root() };
         let mut config = Config::default();
         config.n_threads = Some(readers);
-        let adapter = Adapter::new(vfs, looking, runtime, numbers);
+        let adapter = Adapter::new(vfs, looking, runtime, numbers, readers);
         let session = fuser::Session::from_fd(adapter, device, SessionACL::All, config)?;
         Ok(Session { session, numbers })
     }
