@@ -3,6 +3,7 @@
 //! Everything that has an effect outside the process's memory goes through a trait of this crate,
 //! so that tests put a simulated disk or clock in its place.
 
+pub mod background;
 pub mod clock;
 pub mod data_dir;
 pub mod disk;

@@ -42,6 +42,7 @@ mod change;
 mod clone;
 mod create;
 mod extents;
+mod find_paths;
 mod getattr;
 mod guard;
 mod keys;
@@ -83,6 +84,7 @@ pub use change::Change;
 pub use clone::clone;
 pub use create::create;
 pub use extents::extents;
+pub use find_paths::PathFinder;
 pub use getattr::getattr;
 pub use keys::{FoundKey, KeyPage, find_key, list_keys};
 pub use link::link;
@@ -105,7 +107,7 @@ pub use statfs::{ClusterSpace, space, statfs};
 pub use symlink::symlink;
 pub use topology::update_topology;
 pub use unlink::unlink;
-pub use usage::{Counting, PathFinder};
+pub use usage::Counting;
 pub use volume::{create_volume, delete_volume, info_volume, list_volumes, update_volume};
 pub use work::{
     COUNT_MAX, Counts, block, blockds, blocks_of_writer, containers, counts, deleted_blocks,

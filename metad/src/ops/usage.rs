@@ -1,112 +1,231 @@
-//! usage: what is below a directory, added up; and names of inodes, found by the same walk. Rows: reads
-//! one per name and, to add up, one inode per name.
+//! usage: what is below a directory, added up, by any number of threads. Rows: reads one per name and one
+//! inode per name.
+//!
+//! ```text
+//!  tasks, the last one first           ┌─▶ names and inodes of one page ─┐
+//!  ┌───────────────────────────┐  take │                                 │ done: sums,
+//!  │ dir 1, from name 4097     │ ──────┘                                 │ its directories,
+//!  │ dir 7, from its beginning │ ◀─────── the page behind it, at once ◀──┤ as tasks
+//!  │ dir 8, from its beginning │ ◀───────────────────────────────────────┘
+//!  └───────────────────────────┘
+//! ```
+//! A task is a page of a directory's names, so a large directory is many threads' work as well as many
+//! small ones. Deeper directories come first: few are begun and not ended at a time.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
-use ozone_proto::metad::{
-    FoundPath, ResolveBucketRequest, UsageChild, UsageReply, UsageRequest, UsageSum,
-};
+use ozone_proto::metad::{ResolveBucketRequest, UsageChild, UsageReply, UsageRequest, UsageSum};
 use ozone_proto::metad_log::InodeRecord;
 use ozone_raftkit::store::Read;
 use ozone_types::{BucketId, ErrorCode, FileKind, FileName, FsError, InodeId};
+use parking_lot::{Condvar, Mutex};
 
 use super::names;
 use super::node::Node;
 use super::resolve::resolve_bucket;
-use super::walk::{Step, Walk};
 use crate::error::OpResult;
-use crate::tables::{BUCKET_USAGE, INODES, InodeKey};
+use crate::tables::{BUCKET_USAGE, DIRECTORY_ORDER, DirectoryOrderKey, INODES, InodeKey, Key};
 
 /// The unit in which stat(2) tells what is allocated.
 const SECTOR: u64 = 512;
+/// Children that have been counted and may wait to be told; then the counting waits.
+const UNTOLD_MAX: usize = 4096;
 
 /// A tree that is being added up.
 #[derive(Debug)]
 pub struct Counting {
-    walk: Option<Walk>,
-    tally: Tally,
+    /// Lock order: a leaf.
+    state: Mutex<State>,
+    /// Told when a task may be taken, or there is something to tell.
+    changed: Condvar,
+    page: usize,
     expected: u64,
+    tell_directories: bool,
+    tell_files: bool,
 }
 
 #[derive(Debug)]
-struct Tally {
+struct State {
+    /// To be done, the next one last.
+    tasks: Vec<Task>,
+    /// Taken, and not done.
+    running: usize,
     /// Everything so far.
     sum: UsageSum,
-    /// The directory, of those right below the first, that the walk is in.
-    inside: Option<UsageChild>,
-    /// Done, and not told yet.
-    children: Vec<UsageChild>,
-    tell_directories: bool,
-    tell_files: bool,
+    /// Directories right below the first that are not counted to their end, with their tasks.
+    children: HashMap<InodeId, (UsageChild, usize)>,
+    /// Counted to their end, and not told yet.
+    untold: Vec<UsageChild>,
     /// Inodes with several names that have been counted.
     linked: HashSet<InodeId>,
+    given_up: bool,
+}
+
+impl State {
+    fn is_over(&self) -> bool {
+        self.given_up || (self.tasks.is_empty() && self.running == 0)
+    }
+}
+
+/// A page of a directory's names.
+#[derive(Debug)]
+pub struct Task {
+    dir: InodeKey,
+    cookie: u64,
+    /// The directory right below the first that it is part of; none, if it is part of the first.
+    child: Option<InodeId>,
+}
+
+/// What a task has found.
+#[derive(Default)]
+struct Found {
+    sum: UsageSum,
+    /// Directories in it.
+    below: Vec<(InodeKey, UsageChild)>,
+    /// Whatever else right below the first directory.
+    others: Vec<UsageChild>,
 }
 
 impl Counting {
-    /// Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND, NOT_FOUND, NOT_A_DIRECTORY.
-    pub fn begin(tables: &impl Read, request: &UsageRequest) -> OpResult<Counting> {
+    /// `page` names are a task. Errors: VOLUME_NOT_FOUND, BUCKET_NOT_FOUND, NOT_FOUND, NOT_A_DIRECTORY.
+    pub fn begin(tables: &impl Read, request: &UsageRequest, page: usize) -> OpResult<Counting> {
         let (root, whole) = find(tables, request)?;
         let node = Node::named(tables, root)?;
-        let mut tally = Tally {
-            sum: UsageSum::default(),
-            inside: None,
-            children: Vec::new(),
+        let expected = if whole { BUCKET_USAGE.need(tables, &root.bucket)?.inodes } else { 0 };
+        let first = node.is_dir().then_some(Task { dir: root, cookie: 1, child: None });
+        let state = State {
+            tasks: first.into_iter().collect(),
+            running: 0,
+            sum: one(&node.row),
+            children: HashMap::new(),
+            untold: Vec::new(),
+            linked: HashSet::new(),
+            given_up: false,
+        };
+        Ok(Counting {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            page,
+            expected,
             tell_directories: request.children,
             tell_files: request.files,
-            linked: HashSet::new(),
-        };
-        add(&mut tally.sum, &one(&node.row));
-        let expected = if whole { BUCKET_USAGE.need(tables, &root.bucket)?.inodes } else { 0 };
-        let walk = node.is_dir().then(|| Walk::below(root));
-        Ok(Counting { walk, tally, expected })
-    }
-
-    /// Counts about `names` names more, of the same tables, and tells how far it is.
-    pub fn go_on(&mut self, tables: &impl Read, names: usize) -> OpResult<UsageReply> {
-        let mut end = true;
-        if let Some(walk) = &mut self.walk {
-            walk.go_on(tables, names, |step| self.tally.meet(tables, &step))?;
-            end = walk.is_over();
-        }
-        Ok(UsageReply {
-            sum: Some(self.tally.sum),
-            children: std::mem::take(&mut self.tally.children),
-            expected: self.expected,
-            end,
         })
     }
-}
 
-impl Tally {
-    fn meet(&mut self, tables: &impl Read, step: &Step<'_>) -> OpResult<()> {
-        match step {
-            Step::Name { depth, target, row, .. } => {
-                let inode = INODES.need(tables, target)?;
-                let directory = row.kind == FileKind::Directory.raw();
-                let again = !directory && inode.nlink > 1 && !self.linked.insert(target.inode);
-                let found = if again { UsageSum::default() } else { one(&inode) };
-                add(&mut self.sum, &found);
-                if *depth > 0 {
-                    if let Some(inside) = self.inside.as_mut().and_then(|c| c.sum.as_mut()) {
-                        add(inside, &found);
-                    }
-                    return Ok(());
-                }
-                let (name, kind) = (row.name.clone(), row.kind);
-                let child = UsageChild { name, kind, sum: Some(found) };
-                if directory {
-                    self.inside = Some(child);
-                } else if self.tell_files {
-                    self.children.push(child);
-                }
+    /// The next task, which is to be [done](Counting::work); waits for one while others may make some.
+    /// `None`: everything is counted, or given up.
+    pub fn take(&self) -> Option<Task> {
+        let mut state = self.state.lock();
+        loop {
+            if state.is_over() {
+                return None;
             }
-            Step::Left { depth: 0 } => {
-                let child = self.inside.take();
-                self.children.extend(child.filter(|_| self.tell_directories));
+            if state.untold.len() < UNTOLD_MAX
+                && let Some(task) = state.tasks.pop()
+            {
+                state.running += 1;
+                return Some(task);
             }
-            Step::Left { .. } => {}
+            self.changed.wait(&mut state);
         }
+    }
+
+    /// Counts a task. After an error the rest is of no use: [`Counting::give_up`].
+    pub fn work(&self, tables: &impl Read, task: Task) -> OpResult<()> {
+        let found = self.look(tables, &task)?;
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        add(&mut state.sum, &found.sum);
+        state.untold.extend(found.others);
+        for (dir, child) in found.below {
+            let of = task.child.unwrap_or(dir.inode);
+            match state.children.get_mut(&of) {
+                Some((_, tasks)) => *tasks += 1,
+                None => drop(state.children.insert(of, (child, 1))),
+            }
+            state.tasks.push(Task { dir, cookie: 1, child: Some(of) });
+        }
+        if let Some(of) = task.child {
+            if let Some(sum) = state.children.get_mut(&of).and_then(|(child, _)| child.sum.as_mut())
+            {
+                add(sum, &found.sum);
+            }
+            self.task_is_over(state, of);
+        }
+        state.running -= 1;
+        self.changed.notify_all();
         Ok(())
+    }
+
+    fn task_is_over(&self, state: &mut State, of: InodeId) {
+        let Some((_, tasks)) = state.children.get_mut(&of) else { return };
+        *tasks -= 1;
+        if *tasks == 0
+            && let Some((child, _)) = state.children.remove(&of)
+            && self.tell_directories
+        {
+            state.untold.push(child);
+        }
+    }
+
+    /// Reads the page of a task; the next page of the directory becomes a task before the inodes are read.
+    fn look(&self, tables: &impl Read, task: &Task) -> OpResult<Found> {
+        let from = DirectoryOrderKey { parent: task.dir, cookie: task.cookie };
+        let rows = DIRECTORY_ORDER.scan(tables, &from, &task.dir.encode()).take(self.page);
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        if let (true, Some((last, _))) = (rows.len() == self.page, rows.last()) {
+            self.go_on_behind(task, last.cookie.saturating_add(1));
+        }
+        let mut found = Found::default();
+        for (_, row) in rows {
+            let target = InodeKey::new(task.dir.bucket, InodeId(row.inode));
+            let inode = INODES.need(tables, &target)?;
+            let directory = row.kind == FileKind::Directory.raw();
+            let again =
+                !directory && inode.nlink > 1 && !self.state.lock().linked.insert(target.inode);
+            let sum = if again { UsageSum::default() } else { one(&inode) };
+            add(&mut found.sum, &sum);
+            let child = || UsageChild { name: row.name, kind: row.kind, sum: Some(sum) };
+            if directory {
+                let child = if task.child.is_none() { child() } else { UsageChild::default() };
+                found.below.push((target, child));
+            } else if task.child.is_none() && self.tell_files {
+                found.others.push(child());
+            }
+        }
+        Ok(found)
+    }
+
+    fn go_on_behind(&self, task: &Task, cookie: u64) {
+        let mut state = self.state.lock();
+        if let Some((_, tasks)) = task.child.and_then(|of| state.children.get_mut(&of)) {
+            *tasks += 1;
+        }
+        state.tasks.push(Task { dir: task.dir, cookie, child: task.child });
+        self.changed.notify_all();
+    }
+
+    /// Nothing more is counted.
+    pub fn give_up(&self) {
+        self.state.lock().given_up = true;
+        self.changed.notify_all();
+    }
+
+    /// How far it is, and the children counted to their end since it was told last: at the end, when many
+    /// of these wait, or after `patience`.
+    pub fn progress(&self, patience: Duration) -> UsageReply {
+        let mut state = self.state.lock();
+        let waits = |state: &mut State| !state.is_over() && state.untold.len() < UNTOLD_MAX;
+        self.changed.wait_while_for(&mut state, waits, patience);
+        let reply = UsageReply {
+            sum: Some(state.sum),
+            children: std::mem::take(&mut state.untold),
+            expected: self.expected,
+            end: state.is_over(),
+        };
+        self.changed.notify_all();
+        reply
     }
 }
 
@@ -155,49 +274,4 @@ fn add(sum: &mut UsageSum, more: &UsageSum) {
     sum.files += more.files;
     sum.directories += more.directories;
     sum.others += more.others;
-}
-
-/// Looks for names of inodes.
-#[derive(Debug)]
-pub struct PathFinder {
-    walk: Walk,
-    wanted: HashSet<InodeId>,
-    found: Vec<FoundPath>,
-}
-
-impl PathFinder {
-    pub fn new(root: InodeKey, wanted: impl IntoIterator<Item = InodeId>) -> Self {
-        let mut finder = PathFinder {
-            walk: Walk::below(root),
-            wanted: wanted.into_iter().collect(),
-            found: Vec::new(),
-        };
-        if finder.wanted.remove(&root.inode) {
-            finder.found.push(FoundPath { inode: root.inode.0, path: Vec::new() });
-        }
-        finder
-    }
-
-    /// Nothing is left to look for, or to look at.
-    pub fn is_done(&self) -> bool {
-        self.wanted.is_empty() || self.walk.is_over()
-    }
-
-    /// Looks at about `names` names more.
-    pub fn go_on(&mut self, tables: &impl Read, names: usize) -> OpResult<()> {
-        let (wanted, found) = (&mut self.wanted, &mut self.found);
-        self.walk.go_on(tables, names, |step| {
-            if let Step::Name { dir, target, row, .. } = step
-                && wanted.remove(&target.inode)
-            {
-                let path = [dir, &row.name].concat();
-                found.push(FoundPath { inode: target.inode.0, path });
-            }
-            Ok(())
-        })
-    }
-
-    pub fn into_found(self) -> Vec<FoundPath> {
-        self.found
-    }
 }

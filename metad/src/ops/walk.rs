@@ -26,12 +26,12 @@ struct Frame {
     path_len: usize,
 }
 
-/// What the walk meets.
-pub(super) enum Step<'a> {
-    /// A name, at this depth below the first directory's own names (0). A directory is gone into next.
-    Name { depth: usize, dir: &'a [u8], target: InodeKey, row: &'a DirOrderRecord },
-    /// All below the directory whose name had this depth has been met.
-    Left { depth: usize },
+/// A name that the walk meets. A directory is gone into next.
+pub(super) struct Met<'a> {
+    /// The path of the directory that it is in, as [`Walk::path`].
+    pub dir: &'a [u8],
+    pub target: InodeKey,
+    pub row: &'a DirOrderRecord,
 }
 
 impl Walk {
@@ -50,11 +50,10 @@ impl Walk {
         &mut self,
         tables: &impl Read,
         names: usize,
-        mut meet: impl FnMut(Step<'_>) -> OpResult<()>,
+        mut meet: impl FnMut(Met<'_>),
     ) -> OpResult<()> {
         let mut left = names;
         while left > 0 {
-            let depth = self.frames.len();
             let Some(frame) = self.frames.last_mut() else { return Ok(()) };
             let from = DirectoryOrderKey { parent: frame.dir, cookie: frame.next_cookie };
             let mut below = None;
@@ -64,7 +63,7 @@ impl Walk {
                 frame.next_cookie = key.cookie.saturating_add(1);
                 left -= 1;
                 let target = InodeKey::new(frame.dir.bucket, InodeId(row.inode));
-                meet(Step::Name { depth: depth - 1, dir: &self.path, target, row: &row })?;
+                meet(Met { dir: &self.path, target, row: &row });
                 if row.kind == FileKind::Directory.raw() {
                     below = Some((target, row.name));
                 }
@@ -79,9 +78,6 @@ impl Walk {
                 self.path.push(b'/');
             } else if at_end {
                 self.leave();
-                if depth > 1 {
-                    meet(Step::Left { depth: depth - 2 })?;
-                }
             }
         }
         Ok(())

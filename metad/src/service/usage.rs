@@ -1,10 +1,13 @@
 //! Walks through the namespace for operators: what a tree adds up to, and how inodes are called.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use ozone_platform::background;
 use ozone_proto::metad as wire;
 use ozone_raftkit::Fixed;
 use ozone_types::{BucketId, ErrorCode, FsError, FsResult, InodeId};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -17,8 +20,12 @@ use crate::tables::InodeKey;
 /// The answers of Usage.
 pub type Replies = ReceiverStream<Result<wire::UsageReply, Status>>;
 
-/// Names between two answers.
-const PAGE: usize = 4096;
+/// Names that a thread counts at a time.
+const PAGE: usize = 1024;
+/// Threads of one counting.
+const THREADS_MAX: usize = 8;
+/// Between two answers, if there is not much to tell before.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 /// Answers that may wait for the caller.
 const QUEUE: usize = 4;
 /// Names that are looked at under one view of the tables: changes wait meanwhile.
@@ -36,11 +43,11 @@ pub(super) async fn usage(node: &Arc<Node>, request: wire::UsageRequest) -> FsRe
     })?;
     node.group.read_barrier().await?;
     let tables = node.group.fixed().await?;
-    let counting = node.outcome(Counting::begin(&tables, &request))?;
+    let counting = node.outcome(Counting::begin(&tables, &request, PAGE))?;
     let (tx, replies) = mpsc::channel(QUEUE);
     let (counter, node) = (leader.clone(), node.clone());
     leader.tasks.spawn_blocking(move || {
-        count(&node, &counter, &tables, counting, &tx);
+        count(&node, &counter, &tables, &counting, &tx);
         drop(permit);
     });
     Ok(ReceiverStream::new(replies))
@@ -51,19 +58,39 @@ fn count(
     node: &Node,
     leader: &Leader,
     tables: &Fixed,
-    mut counting: Counting,
+    counting: &Counting,
     tx: &mpsc::Sender<Result<wire::UsageReply, Status>>,
 ) {
-    loop {
-        let reply = match leader.stop.is_cancelled() {
-            true => Err(ErrorCode::NotLeader.into()),
-            false => node.outcome(counting.go_on(tables, PAGE)),
-        };
-        let last = reply.as_ref().map_or(true, |reply| reply.end);
-        if tx.blocking_send(reply.map_err(|err| node.status(&err))).is_err() || last {
-            return;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let wrong = Mutex::new(None);
+    let work = || {
+        // Operators can wait for a moment; programs that wait for metad come first.
+        background::lower_priority();
+        while let Some(task) = counting.take() {
+            if let Err(err) = node.outcome(counting.work(tables, task)) {
+                wrong.lock().get_or_insert(err);
+                counting.give_up();
+            }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+        loop {
+            let reply = counting.progress(TELL_EVERY);
+            let reply = match (leader.stop.is_cancelled(), wrong.lock().take()) {
+                (true, _) => Err(ErrorCode::NotLeader.into()),
+                (false, Some(err)) => Err(err),
+                (false, None) => Ok(reply),
+            };
+            let last = reply.as_ref().map_or(true, |reply| reply.end);
+            if tx.blocking_send(reply.map_err(|err| node.status(&err))).is_err() || last {
+                counting.give_up();
+                return;
+            }
+        }
+    });
 }
 
 /// An inode of another bucket, or without a name, is not found.

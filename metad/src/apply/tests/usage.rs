@@ -1,6 +1,8 @@
-//! What a tree adds up to, and names of inodes: for any tree, in pages of any size.
+//! What a tree adds up to, by any number of threads, and names of inodes: for any tree, in pages of any
+//! size.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ozone_proto::metad::{Link, Mkdir, Setattr, UsageChild, UsageReply, UsageRequest, UsageSum};
 use ozone_types::FileKind;
@@ -74,7 +76,7 @@ fn make(bed: &mut Bed, names: &[Name]) -> Made {
     made
 }
 
-fn count(bed: &Bed, page: usize) -> UsageReply {
+fn count(bed: &Bed, page: usize, threads: usize) -> UsageReply {
     let request = UsageRequest {
         volume: "vol1".into(),
         bucket: "bucket1".into(),
@@ -83,15 +85,26 @@ fn count(bed: &Bed, page: usize) -> UsageReply {
         ..Default::default()
     };
     let view = bed.view();
-    let mut counting = Counting::begin(&view, &request).unwrap();
-    let mut children = Vec::new();
-    loop {
-        let reply = counting.go_on(&view, page).unwrap();
-        children.extend(reply.children);
-        if reply.end {
-            return UsageReply { children, ..reply };
+    let counting = Counting::begin(&view, &request, page).unwrap();
+    let work = || {
+        while let Some(task) = counting.take() {
+            counting.work(&view, task).unwrap();
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+        let mut children = Vec::new();
+        loop {
+            let reply = counting.progress(Duration::from_millis(1));
+            children.extend(reply.children);
+            if reply.end {
+                children.sort_by(|a, b| a.name.cmp(&b.name));
+                return UsageReply { children, ..reply };
+            }
+        }
+    })
 }
 
 fn sum_of(children: &[UsageChild]) -> UsageSum {
@@ -108,10 +121,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_tree_in_pages_of_any_size(names in prop::collection::vec(name(), 0..60), page in 1usize..9) {
+    fn any_tree_in_pages_of_any_size(
+        names in prop::collection::vec(name(), 0..60),
+        page in 1usize..9,
+        threads in 1usize..4,
+    ) {
         let mut bed = Bed::new();
         let made = make(&mut bed, &names);
-        let whole = count(&bed, 1000);
+        let whole = count(&bed, 1000, 1);
         let sum = whole.sum.unwrap();
         prop_assert_eq!(sum.files, made.files.len() as u64);
         prop_assert_eq!(sum.bytes, made.files.iter().map(|f| f.1).sum::<u64>());
@@ -126,7 +143,46 @@ proptest! {
         let directories =
             whole.children.iter().filter(|c| c.kind == FileKind::Directory.raw()).count();
         prop_assert_eq!(directories, made.directories.iter().filter(|d| d.1.matches('/').count() == 1).count());
-        prop_assert_eq!(count(&bed, page), whole);
+        let mut again = count(&bed, page, threads);
+        // Who meets a file with several names first is not said.
+        if names.iter().any(|name| matches!(name, Name::Link(..))) {
+            let all = |reply: &UsageReply| (reply.sum, sum_of(&reply.children));
+            prop_assert_eq!(all(&again), all(&whole));
+            for (child, same) in again.children.iter_mut().zip(&whole.children) {
+                child.sum = same.sum;
+            }
+        }
+        prop_assert_eq!(again, whole);
+    }
+
+    #[test]
+    fn who_gives_up_ends_all(names in prop::collection::vec(name(), 20..60), tasks in 0usize..10) {
+        let mut bed = Bed::new();
+        make(&mut bed, &names);
+        let view = bed.view();
+        let request = UsageRequest {
+            volume: "vol1".into(), bucket: "bucket1".into(), ..Default::default()
+        };
+        let counting = Counting::begin(&view, &request, 3).unwrap();
+        for _ in 0..tasks {
+            let before = counting.progress(Duration::ZERO);
+            if let Some(task) = counting.take() {
+                counting.work(&view, task).unwrap();
+                let told = counting.progress(Duration::ZERO);
+                prop_assert!(!before.end && told.expected == before.expected);
+                let counted = |reply: &UsageReply| reply.sum.map(|s| s.files + s.directories);
+                prop_assert!(counted(&told) >= counted(&before), "it is told on the way");
+            }
+        }
+        std::thread::scope(|scope| {
+            // One is taken and never done: others wait for what may come of it.
+            let taken = counting.take();
+            let waiting = scope.spawn(|| while counting.take().is_some() {});
+            counting.give_up();
+            waiting.join().unwrap();
+            drop(taken);
+        });
+        prop_assert!(counting.progress(Duration::from_secs(60)).end);
     }
 
     #[test]
