@@ -21,6 +21,7 @@ use crate::blocks::{Blockds, GrpcBlockds, pool};
 use crate::config::ClientConfig;
 use crate::core::{Core, Memory};
 use crate::file::handle::{OpenDir, OpenFile};
+use crate::file::pages::ShownPages;
 use crate::file::write::Place;
 use crate::file::{self, pipeline};
 use crate::locks;
@@ -286,6 +287,13 @@ impl Client {
     /// Up to `len` bytes from `offset`, fewer only at the end of the file.
     pub async fn read(&self, file: &OpenFile, offset: u64, len: usize) -> FsResult<Vec<Bytes>> {
         file::read::read(&self.core, file, offset, len).await
+    }
+
+    /// Before pages of a file without a lease ([`OpenFile::cacheable`]) are read or written that stay in the
+    /// kernel for a moment after the answer: waits until nobody else is changing it, and nobody does until
+    /// the answer is dropped.
+    pub async fn show_pages(&self, file: &OpenFile) -> FsResult<ShownPages> {
+        file::pages::show(&self.core, file).await
     }
 
     /// All of `data`, which is not copied where it is large. Waits while too much is dirty.

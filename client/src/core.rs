@@ -1,6 +1,7 @@
 //! What all parts of the client share.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use ozone_platform::Clock;
@@ -70,6 +71,8 @@ pub struct Core {
     pub credits: Credits,
     pub cache: Arc<Cache>,
     pub places: Places,
+    /// How often pages were shown without a lease.
+    pub pages_shown: AtomicU64,
     pub pool: Pool,
     pub metrics: Metrics,
     /// Names and attributes, while this session is alone in the bucket.
@@ -119,6 +122,7 @@ impl Core {
             closed,
             cache: memory.cache,
             places: Places::default(),
+            pages_shown: AtomicU64::default(),
             pool,
             metrics: Metrics::default(),
             known,

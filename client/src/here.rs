@@ -15,9 +15,9 @@ thread_local! {
     static MAY_WAIT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread may wait for a server itself.
+/// Whether this thread may wait for a server itself; it may once.
 pub(crate) fn may_wait() -> bool {
-    MAY_WAIT.get()
+    MAY_WAIT.replace(false)
 }
 
 /// How many threads of some that do the same may wait at a time.
@@ -68,7 +68,7 @@ mod tests {
         let waiters = Waiters::new(1);
         let inner = waiters.clone();
         let (first, second, later) = wait_here(waiters.clone(), async move {
-            let first = may_wait();
+            let first = may_wait() && !may_wait();
             let second = {
                 let waiting = inner.enter();
                 waiting.is_some()

@@ -44,4 +44,5 @@ pub use client::Client;
 pub use cluster::{Bucket, BucketEntry, BucketPage, Cluster, Volume, Which};
 pub use config::ClientConfig;
 pub use file::handle::{OpenDir, OpenFile};
+pub use file::pages::ShownPages;
 pub use here::{Waiters, wait_here};

@@ -98,6 +98,8 @@ rpcs! {
     listxattr(ListxattrRequest) -> ListxattrReply, AGAIN;
     readdir(ReaddirRequest) -> ReaddirReply, AGAIN;
     extents(ExtentsRequest) -> ExtentsReply, AGAIN;
+    show_pages(PagesRequest) -> Done, AGAIN;
+    drop_pages(PagesRequest) -> Done, AGAIN;
     locate(LocateRequest) -> LocateReply, AGAIN;
     statfs(StatfsRequest) -> StatfsReply, AGAIN;
     open(OpenRequest) -> OpenReply, AGAIN;

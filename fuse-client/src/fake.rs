@@ -41,6 +41,8 @@ pub(crate) struct Fake {
     pub stuck: AtomicUsize,
     /// Reads that came here, past the kernel's cache.
     pub reads: AtomicUsize,
+    /// Pages that the kernel has without a lease.
+    pub shown: Arc<AtomicUsize>,
     /// Copies that the kernel did not make itself.
     pub copies: AtomicUsize,
     pub locks: Locks,
@@ -51,6 +53,14 @@ pub(crate) struct FakeFile {
     cacheable: Arc<AtomicBool>,
     /// Who has locked through it.
     owners: Mutex<Vec<(LockFamily, u64)>>,
+}
+
+pub(crate) struct FakePages(Arc<AtomicUsize>);
+
+impl Drop for FakePages {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl OpenedFile for FakeFile {
@@ -82,6 +92,7 @@ impl Fake {
             keep: Mutex::default(),
             stuck: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
+            shown: Arc::default(),
             copies: AtomicUsize::new(0),
             locks: Locks::default(),
         })
@@ -98,6 +109,10 @@ impl Fake {
         let node = nodes.in_root(name);
         node.data = data.to_vec();
         node.written(false);
+    }
+
+    pub fn contents(&self, name: &str) -> Vec<u8> {
+        self.nodes.lock().in_root(name).data.clone()
     }
 
     /// Makes an empty file behind the kernel's back.
@@ -140,6 +155,7 @@ impl Fake {
 impl Backend for Fake {
     type File = FakeFile;
     type Dir = InodeId;
+    type Pages = FakePages;
 
     fn root(&self) -> InodeId {
         self.nodes.lock().root
@@ -360,6 +376,11 @@ impl Backend for Fake {
     }
 
     fn releasedir(&self, _dir: Arc<InodeId>) {}
+
+    async fn show_pages(&self, _file: &FakeFile) -> FsResult<FakePages> {
+        self.shown.fetch_add(1, Ordering::SeqCst);
+        Ok(FakePages(self.shown.clone()))
+    }
 
     async fn read(&self, file: &FakeFile, offset: u64, len: usize) -> FsResult<Vec<Bytes>> {
         self.reads.fetch_add(1, Ordering::SeqCst);

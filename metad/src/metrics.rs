@@ -43,6 +43,7 @@ pub struct Metrics {
     pub lease_waits: Counter,
     pub recalls_flush: Counter,
     pub recalls_revoke: Counter,
+    pub pages_given_up: Counter,
     pub sessions_ended: Counter,
     pub lock_waits: Counter,
     pub lock_grants: Counter,
@@ -67,6 +68,7 @@ impl Metrics {
             lease_waits: Counter::default(),
             recalls_flush: Counter::default(),
             recalls_revoke: Counter::default(),
+            pages_given_up: Counter::default(),
             sessions_ended: Counter::default(),
             lock_waits: Counter::default(),
             lock_grants: Counter::default(),
@@ -83,6 +85,8 @@ impl Metrics {
         r.register("lease_waits", "Requests that waited for a recall", m.lease_waits.clone());
         r.register("recalls_flush", "Recalls asking to commit", m.recalls_flush.clone());
         r.register("recalls_revoke", "Recalls of leases", m.recalls_revoke.clone());
+        let help = "Changes that did not wait until another mount's kernel had dropped pages";
+        r.register("pages_given_up", help, m.pages_given_up.clone());
         r.register("sessions_ended", "Sessions that have ended", m.sessions_ended.clone());
         r.register("lock_waits", "Locks that were waited for", m.lock_waits.clone());
         r.register("lock_grants", "Waits that ended with the lock", m.lock_grants.clone());

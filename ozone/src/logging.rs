@@ -21,6 +21,14 @@ pub struct LogArgs {
     log_format: LogFormat,
 }
 
+/// For commands whose output is their result: tells on stderr only what keeps them waiting, and which
+/// data is damaged, in plain lines. Starting it again is nothing.
+pub fn start_for_readers() {
+    let filter = EnvFilter::new("off,ozone_client::blocks::reader=warn");
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = builder.without_time().with_level(false).with_target(false).with_ansi(false).try_init();
+}
+
 /// Sends tracing (and the log crate's records) to stderr. Raft's own chatter is kept to warnings
 /// unless a level is asked for by name.
 pub fn start(args: &LogArgs) -> Outcome {

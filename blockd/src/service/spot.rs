@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ozone_rpc::measure::Methods;
 use ozone_rpc::spot::{self, GREETING};
+use ozone_types::{ErrorCode, FsError};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::mpsc;
@@ -19,6 +20,8 @@ use super::Service;
 const CONNECTIONS_MAX: usize = 256;
 /// A connection that asks for nothing for so long is closed: its client makes another when it needs one.
 const IDLE: Duration = Duration::from_secs(30);
+/// A client says who it is at once.
+const GREETING_WITHIN: Duration = Duration::from_secs(2);
 /// A client that takes none of its answer for so long is gone.
 const STUCK: Duration = Duration::from_secs(10);
 /// Of a thread: a request, and what reading takes.
@@ -83,7 +86,7 @@ impl SpotReads {
     ) -> io::Result<()> {
         let stream = stream.into_std()?;
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(IDLE))?;
+        stream.set_read_timeout(Some(GREETING_WITHIN))?;
         stream.set_write_timeout(Some(STUCK))?;
         let id = {
             let mut open = open.lock();
@@ -119,12 +122,17 @@ fn serve(service: &Service, methods: &Methods, mut stream: TcpStream) -> io::Res
         return Err(io::Error::other("it speaks another version"));
     }
     stream.write_all(&GREETING)?;
+    stream.set_read_timeout(Some(IDLE))?;
     while let Some(request) = spot::receive_request(&mut stream)? {
         let begun = Instant::now();
         let answer = service.do_read(request);
-        let failed = answer.is_err();
+        let refused = answer.as_ref().err().map(FsError::code);
         spot::send_reply(&mut stream, answer)?;
-        methods.note("read", begun, failed);
+        methods.note("read", begun, refused.is_some());
+        if refused == Some(ErrorCode::BadToken) {
+            // Places are for those who may read. Whose token has run out makes another connection.
+            break;
+        }
     }
     Ok(())
 }

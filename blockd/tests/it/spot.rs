@@ -73,11 +73,13 @@ async fn spot_reads_answer_as_grpc_does() {
     let refused = |answer: FsResult<ReadReply>| answer.unwrap_err().code();
     assert_eq!(refused(line.read(block(1, 2), 0, 10)), ErrorCode::BlockNotFound);
     assert_eq!(refused(line.read(block(1, 1), 0, u32::MAX)), ErrorCode::Invalid);
-    let other = token(block(1, 2), 1, Rights::READ);
-    assert_eq!(refused(line.read_with(block(1, 1), 0, 10, other)), ErrorCode::BadToken);
-    let blind = token(block(1, 1), 1, Rights::WRITE);
-    assert_eq!(refused(line.read_with(block(1, 1), 0, 10, blind)), ErrorCode::BadToken);
     assert!(line.read(block(1, 1), 0, 10).is_ok(), "a refusal ends nothing");
+    for wrong in [token(block(1, 2), 1, Rights::READ), token(block(1, 1), 1, Rights::WRITE)] {
+        let mut stranger = Spot::open(&blockd, &GREETING).unwrap();
+        let answer = stranger.read_with(block(1, 1), 0, 10, wrong);
+        assert_eq!(refused(answer), ErrorCode::BadToken);
+        assert_eq!(stranger.0.read(&mut [0]).unwrap_or(0), 0, "closed");
+    }
 
     // An idle connection is open; nothing waits for it.
     tokio::time::timeout(Duration::from_secs(2), blockd.shutdown()).await.unwrap();

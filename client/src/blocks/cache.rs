@@ -162,8 +162,6 @@ pub enum Access {
     Chunk,
     /// At a random place: with little around it.
     Spot,
-    /// By nobody yet, but soon, as [`Access::Chunk`].
-    Ahead,
 }
 
 /// `len` bytes of a block, in pieces. Errors are those of [`reader::read`].
@@ -207,7 +205,7 @@ pub fn prefetch(core: &Arc<Core>, block: BlockId, offset: u64, len: u64) {
         take_off(
             core,
             Want { block, offset: at, len: part as u32, need: part as u32 },
-            Access::Ahead,
+            Access::Chunk,
         );
         at += part;
     }
@@ -283,7 +281,8 @@ fn take_off(core: &Arc<Core>, want: Want, access: Access) -> Flight {
     let need = (want.offset - key.start) as u32 + want.need;
     let whole = Want { block: key.block, offset: key.start, len: key.len as u32, need };
     let held = move |bytes| Held { start: key.start, bytes };
-    if access != Access::Ahead
+    // A larger unit takes longer than a moment, and is not waited for alone.
+    if access == Access::Spot
         && let Some(bytes) = reader::read_here(core, whole)
     {
         flying.land(Ok(held(bytes)));

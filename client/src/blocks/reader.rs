@@ -18,6 +18,9 @@ use crate::here::may_wait;
 /// round asks metad anew where the block is.
 const ROUNDS: u32 = 3;
 
+/// Rounds in vain after which it is told that a read waits: what takes so long is more than a restart.
+const TOLD: u64 = 4;
+
 /// What a range is read for.
 #[derive(Clone, Copy, Debug)]
 pub struct Want {
@@ -34,7 +37,7 @@ pub struct Want {
 /// BLOCK_NOT_FOUND or whatever the last one said.
 pub async fn read(core: &Arc<Core>, want: Want) -> FsResult<Bytes> {
     let mut backoff = Backoff::default();
-    let mut refusals = 0;
+    let (mut refusals, mut rounds) = (0, 0u64);
     loop {
         let location = locate(core, want.block).await?;
         let failure = match attempt(core, &location, want).await {
@@ -50,7 +53,15 @@ pub async fn read(core: &Arc<Core>, want: Want) -> FsResult<Bytes> {
                 return Err(failure.error);
             }
         }
-        tracing::debug!(block = %want.block, err = %failure.error, "reading again");
+        rounds += 1;
+        if rounds == TOLD {
+            let replicas = location.replicas.len();
+            tracing::warn!(
+                block = %want.block, replicas, err = %failure.error,
+                "waiting for a block server that has the data: none can be reached; \
+                 `ozone admin safemode status` tells who is missing"
+            );
+        }
         backoff.pause().await;
     }
 }
@@ -169,12 +180,13 @@ fn checked(
             core.places.absolve(&blockd);
         }
         Err(err) => {
-            tracing::warn!(%blockd, %err, "a replica cannot be read");
             match err.code() {
+                // If that is all replicas', who reads says so.
                 ErrorCode::ConnectionLost | ErrorCode::Timeout | ErrorCode::Unavailable => {
+                    tracing::debug!(%blockd, %err, "a block server cannot be reached");
                     core.places.blame(blockd);
                 }
-                _ => {}
+                _ => tracing::warn!(%blockd, %err, "a replica cannot be read"),
             }
         }
     }

@@ -13,7 +13,7 @@ use ozone_types::FsResult;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Longest wait for an answer, more than a disk's seek. Who asked must not be kept for longer, since it is
+/// Longest wait for each part of an answer, more than a disk's seek. Who asked must not be kept for longer, since it is
 /// not watched meanwhile; it asks again in the ordinary way.
 const MOMENT: Duration = Duration::from_millis(25);
 /// A server that did not answer in a moment, or does not take such connections, is left alone for so long.
@@ -31,7 +31,10 @@ struct Server {
     /// Not in use. As many as ever were in use at once, until the server closes them.
     idle: Vec<TcpStream>,
     opening: bool,
+    /// It did not answer: it is not asked.
     not_before: Option<Instant>,
+    /// It takes no connections: none is opened.
+    open_not_before: Option<Instant>,
 }
 
 impl Spots {
@@ -69,7 +72,8 @@ impl Spots {
             return None;
         }
         let idle = server.idle.pop();
-        if idle.is_none() && !server.opening {
+        let may_open = server.open_not_before.is_none_or(|at| Instant::now() >= at);
+        if idle.is_none() && !server.opening && may_open {
             server.opening = true;
             tokio::spawn(self.clone().open(address.to_owned()));
         }
@@ -79,13 +83,16 @@ impl Spots {
     async fn open(self, address: String) {
         let opened = tokio::time::timeout(OPEN_TIMEOUT, connect(&address)).await;
         let opened = opened.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
-        if let Err(err) = &opened {
-            tracing::debug!(address, %err, "no spot reads from this server");
-            self.pause(&address);
-        }
         if let Some(server) = self.0.lock().get_mut(&address) {
             server.opening = false;
-            server.idle.extend(opened);
+            match opened {
+                Ok(stream) => server.idle.push(stream),
+                // Those that it has taken are as good as before.
+                Err(err) => {
+                    tracing::debug!(address, %err, "no spot reads from this server");
+                    server.open_not_before = Some(Instant::now() + PAUSE);
+                }
+            }
         }
     }
 
@@ -172,7 +179,9 @@ mod tests {
             if let Some(answer) = spots.read(address, &request()) {
                 return Some(answer);
             }
-            if spots.0.lock()[address].not_before.is_some() {
+            let left_alone =
+                |server: &Server| server.not_before.is_some() || server.open_not_before.is_some();
+            if left_alone(&spots.0.lock()[address]) {
                 return None;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

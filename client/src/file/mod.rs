@@ -19,6 +19,7 @@ pub mod extents;
 pub mod flusher;
 pub mod handle;
 pub mod open;
+pub mod pages;
 pub mod pipeline;
 pub mod plan;
 pub mod read;

@@ -258,7 +258,8 @@ pub fn advance(core: &Arc<Core>, file: &Arc<File>) {
         let (entries, ends) = entries(file, &state, steps);
         let pure = state.steps.iter().take(steps).all(|step| step.data().is_some());
         // Changes may wait at metad until other clients have given leases back, for which these may
-        // need our data: the slots of the group are for what never waits.
+        // need our data: the slots of the group are for what waits for a moment at most (for pages that
+        // others' kernels drop).
         let grouped = pure.then(|| core.group.commit(entries.clone()));
         let (core, file) = (core.clone(), file.clone());
         tokio::spawn(async move {

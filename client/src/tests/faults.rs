@@ -74,7 +74,8 @@ async fn the_thread_that_asks_may_wait_itself() {
             let other = cluster.client().await;
             let file = open(&other, written.inode(), false).await;
             let waiters = Waiters::new(1);
-            for offset in [0, 200_000] {
+            // A file that is read from its beginning is taken for a stream.
+            for offset in [200_000, 100_000] {
                 let work = other.read(&file, offset, 4096);
                 let read = wait_here(waiters.clone(), work).await.unwrap().concat();
                 assert_eq!(read, data[offset as usize..][..4096], "{fault:?} at {at}");

@@ -8,6 +8,7 @@ mod faults;
 mod locks;
 mod metad;
 mod model;
+mod pages;
 mod quota;
 mod ranges;
 mod shared;

@@ -117,6 +117,7 @@ enum Seen<C> {
 impl<G: Ground> Backend for Forest<G> {
     type File = ForestFile<G::Client>;
     type Dir = ForestDir<G::Client>;
+    type Pages = <G::Client as Backend>::Pages;
 
     fn root(&self) -> InodeId {
         self.root
@@ -303,6 +304,10 @@ impl<G: Ground> Backend for Forest<G> {
             tree.client.releasedir(open.clone());
             tree.touch();
         }
+    }
+
+    fn show_pages(&self, file: &Self::File) -> impl Answer<Self::Pages> {
+        file.tree.client.show_pages(&file.open)
     }
 
     fn read(&self, file: &Self::File, offset: u64, len: usize) -> impl Answer<Vec<Bytes>> {

@@ -352,15 +352,21 @@ impl<B: Backend> Filesystem for Adapter<B> {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _owner: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let (handle, vfs) = (Handle(handle.0), self.vfs.clone());
-        let reply = Then(reply, move || vfs.replied(handle, offset, size));
-        let waiters = self.waiters.clone();
+        // With a read(2) that passes the cache the kernel tells whose it is, for mandatory locks.
+        let cached = owner.is_none();
         let call = self.call(Operation::Read, request, number);
+        let range = (offset, size);
+        let then = move |pages| vfs.replied(call.inode, handle, range, cached, pages);
+        let reply = Then(reply, then);
+        let waiters = self.waiters.clone();
         self.asked(call, format_args!("{size} at {offset}, fh {}", handle.0))
-            .run(reply, async move |vfs| wait_here(waiters, vfs.read(handle, offset, size)).await);
+            .run(reply, async move |vfs| {
+                wait_here(waiters, vfs.read(handle, offset, size, cached)).await
+            });
     }
 
     fn write(
@@ -377,16 +383,17 @@ impl<B: Backend> Filesystem for Adapter<B> {
     ) {
         let room = self.writes.take(data.len());
         let write = convert::write(handle, offset, data, how, flags);
-        let (handle, len) = (write.handle, data.len() as u32); // at most 1 MiB
+        let (handle, range) = (write.handle, (offset, data.len() as u32)); // at most 1 MiB
         let patience = match write.writeback {
             // A page that is not written back is lost, whoever happened to ask for it.
             true => Patience::Endless,
             false => Patience::UntilKilled,
         };
-        let vfs = self.vfs.clone();
-        let reply = Then(reply, move || vfs.replied(handle, offset, len));
+        let (vfs, cached) = (self.vfs.clone(), self.vfs.leaves_pages(&write));
         let call = Call { patience, ..self.call(Operation::Write, request, number) };
-        self.asked(call, format_args!("{len} at {offset}, fh {}", handle.0)).run(
+        let then = move |pages| vfs.replied(call.inode, handle, range, cached, pages);
+        let reply = Then(reply, then);
+        self.asked(call, format_args!("{} at {offset}, fh {}", range.1, handle.0)).run(
             reply,
             async move |vfs| {
                 let written = vfs.write(write).await;

@@ -17,7 +17,7 @@ use ozone_types::lock::FileLock;
 
 use super::convert::{Numbers, STATFS_BLOCK, Space, file_type, lock_type, name_list, open_flags};
 use crate::look::Outcome;
-use crate::vfs::{Backend, Batch, Data, Handle, Opened, Vfs};
+use crate::vfs::{Backend, Batch, Data, Handle, Opened, Vfs, WithPages};
 
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
@@ -272,20 +272,24 @@ impl XattrReply for ReplyXattr {
 /// Replies and, unless the operation was refused, goes on with what must not come before the reply.
 pub(super) struct Then<R, F>(pub R, pub F);
 
-impl<R: Refuse, F: FnOnce() + Send + 'static> Refuse for Then<R, F> {
+impl<R: Refuse, F: Send + 'static> Refuse for Then<R, F> {
     fn refuse(self, errno: Errno) {
         self.0.refuse(errno);
     }
 }
 
-impl<T, R: Reply<T>, F: FnOnce() + Send + 'static> Reply<T> for Then<R, F> {
-    fn tell(self, view: &View<'_>, answer: T) {
+impl<T, P, R, F> Reply<WithPages<T, P>> for Then<R, F>
+where
+    R: Reply<T>,
+    F: FnOnce(Option<P>) + Send + 'static,
+{
+    fn tell(self, view: &View<'_>, WithPages { answer, pages }: WithPages<T, P>) {
         self.0.tell(view, answer);
-        self.1();
+        self.1(pages);
     }
 
-    fn outcome(&self, answer: &T) -> Outcome {
-        self.0.outcome(answer)
+    fn outcome(&self, answer: &WithPages<T, P>) -> Outcome {
+        self.0.outcome(&answer.answer)
     }
 }
 
@@ -388,15 +392,17 @@ mod tests {
     fn what_follows_a_reply_comes_after_it() {
         let (said, heard) = channel();
         let after = said.clone();
-        Then(Recorder(said), move || after.send("after".to_owned()).unwrap()).tell(&VIEW, 7);
-        assert_eq!(heard.iter().collect::<Vec<_>>(), ["told: 7", "after"]);
+        let then = move |pages| after.send(format!("after, {pages:?}")).unwrap();
+        Then(Recorder(said), then).tell(&VIEW, WithPages { answer: 7, pages: Some("pages") });
+        assert_eq!(heard.iter().collect::<Vec<_>>(), ["told: 7", "after, Some(\"pages\")"]);
     }
 
     #[test]
     fn nothing_follows_a_refusal() {
         let (said, heard) = channel();
         let after = said.clone();
-        let reply = Then(Recorder(said), move || after.send("after".to_owned()).unwrap());
+        let then = move |_: Option<()>| after.send("after".to_owned()).unwrap();
+        let reply = Then(Recorder(said), then);
         reply.refuse(Errno::ESTALE);
         assert_eq!(heard.iter().collect::<Vec<_>>(), [format!("refused: {}", libc::ESTALE)]);
     }

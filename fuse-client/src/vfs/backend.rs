@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ozone_client::look::Look;
 use ozone_client::{
     Allocate, Client, DirPage, Kernel, LockWait, NewNode, OpenDir, OpenFile, OpenMode, RenameFlags,
-    Seek, SetAttr, SetXattr, StatFs,
+    Seek, SetAttr, SetXattr, ShownPages, StatFs,
 };
 use ozone_types::lock::{FileLock, LockFamily, LockRange};
 use ozone_types::{Attr, FileName, FsResult, InodeId};
@@ -20,6 +20,8 @@ use prometheus_client::registry::Registry;
 pub trait Backend: Send + Sync + 'static {
     type File: OpenedFile;
     type Dir: Send + Sync + 'static;
+    /// Pages that the kernel has without a lease.
+    type Pages: Send + 'static;
 
     fn root(&self) -> InodeId;
     /// How long the kernel may keep the answer to a lookup or a question for attributes.
@@ -66,6 +68,7 @@ pub trait Backend: Send + Sync + 'static {
     fn release(&self, file: Arc<Self::File>);
     fn opendir(&self, inode: InodeId) -> impl Answer<Arc<Self::Dir>>;
     fn releasedir(&self, dir: Arc<Self::Dir>);
+    fn show_pages(&self, file: &Self::File) -> impl Answer<Self::Pages>;
     fn read(&self, file: &Self::File, offset: u64, len: usize) -> impl Answer<Vec<Bytes>>;
     fn write(
         &self,
@@ -148,6 +151,7 @@ impl OpenedFile for OpenFile {
 impl Backend for Client {
     type File = OpenFile;
     type Dir = OpenDir;
+    type Pages = ShownPages;
 
     fn root(&self) -> InodeId {
         self.root()
@@ -262,6 +266,10 @@ impl Backend for Client {
 
     fn releasedir(&self, dir: Arc<OpenDir>) {
         self.releasedir(dir);
+    }
+
+    fn show_pages(&self, file: &OpenFile) -> impl Answer<ShownPages> {
+        self.show_pages(file)
     }
 
     fn read(&self, file: &OpenFile, offset: u64, len: usize) -> impl Answer<Vec<Bytes>> {

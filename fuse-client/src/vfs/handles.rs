@@ -58,6 +58,8 @@ pub(super) struct File<F> {
     pub direct: bool,
     /// It may write, also through a mapping.
     pub write: bool,
+    /// The kernel has had pages of it all the same, for a mapping.
+    mapped: AtomicBool,
     /// Locks that are the open file's own may have been taken through it.
     locked: AtomicBool,
     /// When one of its descriptors was closed, perhaps the last one.
@@ -69,8 +71,20 @@ const MAY_CLOSE: Duration = Duration::from_secs(1);
 
 impl<F: OpenedFile> File<F> {
     pub fn new(open: Arc<F>, direct: bool, write: bool) -> Self {
-        let (locked, closed) = (AtomicBool::new(false), Mutex::new(None));
-        File { open, direct, write, locked, closed }
+        let (mapped, locked) = (AtomicBool::new(false), AtomicBool::new(false));
+        File { open, direct, write, mapped, locked, closed: Mutex::new(None) }
+    }
+
+    /// The kernel reads or writes pages through it.
+    pub fn note_cached(&self) {
+        if !self.mapped.load(Ordering::Relaxed) {
+            self.mapped.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the kernel may have pages that came through it.
+    pub fn may_be_cached(&self) -> bool {
+        !self.direct || self.mapped.load(Ordering::Relaxed)
     }
 
     pub fn note_lock(&self) {
@@ -90,12 +104,6 @@ impl<F: OpenedFile> File<F> {
 
     pub fn inode(&self) -> InodeId {
         self.open.inode()
-    }
-
-    /// Whether pages that the kernel cached through this handle may be out of date any moment: the
-    /// lease was withdrawn after the file was opened.
-    pub fn caches_unleased(&self) -> bool {
-        !self.direct && !self.open.cacheable()
     }
 }
 

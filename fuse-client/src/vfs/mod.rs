@@ -54,7 +54,7 @@ use tokio::sync::Notify;
 pub use backend::{Answer, Backend, OpenedFile};
 pub use handles::Handle;
 pub use open::Opened;
-pub use read::Data;
+pub use read::{Data, WithPages};
 pub use readdir::{Batch, Entry};
 pub use setattr::Changes;
 pub use write::Write;
@@ -125,13 +125,6 @@ impl<B: Backend> Vfs<B> {
     /// How many handles of files and of directories are open.
     pub fn open_handles(&self) -> (usize, usize) {
         (self.files.len(), self.dirs.len())
-    }
-
-    /// Drops pages behind a reply, from a thread that may wait for them.
-    fn forget_pages_later(&self, inode: InodeId, offset: u64, len: u64) {
-        if let Some(cache) = self.page_cache.get().cloned() {
-            tokio::task::spawn_blocking(move || cache.forget_range(inode, offset, len));
-        }
     }
 
     async fn forget_pages(&self, inode: InodeId, offset: u64, len: u64) {

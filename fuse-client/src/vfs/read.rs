@@ -1,7 +1,8 @@
 use bytes::{Bytes, BytesMut};
-use ozone_types::FsResult;
+use ozone_types::{FsResult, InodeId};
 
-use super::{Backend, Handle, Vfs};
+use super::handles::File;
+use super::{Backend, Handle, OpenedFile, Vfs};
 
 /// What a read found: fewer bytes than asked for only at the end of the file.
 #[derive(Debug, Default)]
@@ -23,21 +24,63 @@ impl Data {
     }
 }
 
+/// An answer, and the pages that the kernel has without a lease when it has been told it.
+#[derive(Debug)]
+pub struct WithPages<T, P> {
+    pub answer: T,
+    pub pages: Option<P>,
+}
+
 impl<B: Backend> Vfs<B> {
-    /// After the reply call [`Vfs::replied`].
-    pub async fn read(&self, handle: Handle, offset: u64, len: u32) -> FsResult<Data> {
+    /// `cached`: the kernel reads pages for its cache, for whomever, and not for one read(2) alone; so it
+    /// does for mappings, also through a handle that is not cached otherwise. After the reply call
+    /// [`Vfs::replied`].
+    pub async fn read(
+        &self,
+        handle: Handle,
+        offset: u64,
+        len: u32,
+        cached: bool,
+    ) -> FsResult<WithPages<Data, B::Pages>> {
         let file = self.files.get(handle)?;
-        self.client.read(&file.open, offset, len as usize).await.map(Data)
+        if cached {
+            file.note_cached();
+        }
+        let pages = self.show_pages(&file, cached).await?;
+        let answer = self.client.read(&file.open, offset, len as usize).await.map(Data)?;
+        Ok(WithPages { answer, pages })
     }
 
-    /// The kernel keeps the pages of what was just read or written. If the file's lease has been
-    /// withdrawn since it was opened, nobody would tell it when they change, so they go at once. Not
-    /// before the reply: they are locked until then.
-    pub fn replied(&self, handle: Handle, offset: u64, len: u32) {
-        if let Ok(file) = self.files.get(handle)
-            && file.caches_unleased()
-        {
-            self.forget_pages_later(file.inode(), offset, len.into());
+    /// Before the kernel is given pages, or has written some: without a lease nobody would tell it when they
+    /// change, so whoever wants to change them must wait until they are dropped.
+    pub(super) async fn show_pages(
+        &self,
+        file: &File<B::File>,
+        cached: bool,
+    ) -> FsResult<Option<B::Pages>> {
+        match cached && !file.open.cacheable() {
+            true => self.client.show_pages(&file.open).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// The kernel keeps the pages of what it has just read or written. What it has no lease on goes at
+    /// once; but not before the reply: until then they are locked. The last close may have come since.
+    pub fn replied(
+        &self,
+        inode: InodeId,
+        handle: Handle,
+        (offset, len): (u64, u32),
+        cached: bool,
+        pages: Option<B::Pages>,
+    ) {
+        let Some(cache) = self.page_cache.get().cloned() else { return };
+        let leased = || self.files.get(handle).is_ok_and(|file| file.open.cacheable());
+        if pages.is_some() || (cached && !leased()) {
+            tokio::task::spawn_blocking(move || {
+                cache.forget_range(inode, offset, len.into());
+                drop(pages);
+            });
         }
     }
 }

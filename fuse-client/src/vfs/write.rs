@@ -2,6 +2,7 @@ use bytes::Bytes;
 use ozone_types::FsResult;
 
 use super::handles::File;
+use super::read::WithPages;
 use super::{Backend, Handle, Vfs};
 
 /// One write(2), or some pages of a mapping that the kernel writes back.
@@ -22,8 +23,9 @@ pub struct Write {
 
 impl<B: Backend> Vfs<B> {
     /// Takes all of the data or fails. After the reply call [`Vfs::replied`].
-    pub async fn write(&self, write: Write) -> FsResult<u32> {
+    pub async fn write(&self, write: Write) -> FsResult<WithPages<u32, B::Pages>> {
         let file = self.files.get(write.handle)?;
+        let pages = self.show_pages(&file, self.leaves_pages(&write)).await?;
         let len = write.data.len() as u32; // the kernel's requests have at most 1 MiB
         let at_the_end = write.append && file.direct && !write.writeback;
         let offset = if at_the_end {
@@ -35,17 +37,22 @@ impl<B: Backend> Vfs<B> {
         if write.sync {
             self.client.fsync(&file.open).await?;
         }
-        if file.direct && !write.writeback && self.cached_elsewhere(&file) {
+        if file.direct && !write.writeback && self.may_be_cached(&file) {
             // The kernel drops the pages of a direct write before it asks us; somebody may have read
             // the old bytes into the cache since.
             self.forget_pages(file.inode(), offset, len.into()).await;
         }
-        Ok(len)
+        Ok(WithPages { answer: len, pages })
     }
 
-    /// Whether another handle of the inode goes through the page cache.
-    fn cached_elsewhere(&self, file: &File<B::File>) -> bool {
+    /// Whether the kernel has what is written in its cache.
+    pub fn leaves_pages(&self, write: &Write) -> bool {
+        write.writeback || self.files.get(write.handle).is_ok_and(|file| !file.direct)
+    }
+
+    /// Whether a handle of the inode goes through the page cache, or a mapping of it.
+    fn may_be_cached(&self, file: &File<B::File>) -> bool {
         let inode = file.inode();
-        self.files.any(|other| !other.direct && other.inode() == inode)
+        self.files.any(|other| other.may_be_cached() && other.inode() == inode)
     }
 }

@@ -29,6 +29,9 @@ use table::LeaseTable;
 use words::{Action, Answer, Outcome, Refusal, Ticket};
 pub use words::{Grant, Hold, LeaseLevel, Recall, RecallId, RecallKind};
 
+/// How long a change waits for pages that others show: much longer than a kernel takes to drop them.
+const SHOWN_PATIENCE: Duration = Duration::from_millis(200);
+
 /// A moment in the life of the WRITE leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(u64);
@@ -86,7 +89,7 @@ impl Leases {
             .await?;
         match outcome {
             Outcome::Granted(grant) => Ok(grant),
-            Outcome::SessionEnded | Outcome::Flushed | Outcome::MayChange => {
+            Outcome::SessionEnded | Outcome::Flushed | Outcome::MayChange | Outcome::MayShow(_) => {
                 Err(ErrorCode::SessionEnded.into())
             }
         }
@@ -128,21 +131,63 @@ impl Leases {
             .then(|| files.iter().map(|&f| !state.table.is_dirty_elsewhere(f, session)).collect())
     }
 
-    /// Returns when no other session holds a lease on the inode; none gets one while the guard lives.
+    /// Returns when no other session holds a lease on the inode or shows pages of it; none does while
+    /// the guard lives.
     pub async fn change(
         self: &Arc<Self>,
         file: InodeKey,
         session: SessionId,
     ) -> FsResult<Changing> {
-        let outcome = self
-            .ask(file, session, |table, now, out| Ok(table.change(file, session, now, out)))?
-            .await?;
+        let mut waiting =
+            self.ask(file, session, |table, now, out| Ok(table.change(file, session, now, out)))?;
+        let outcome = loop {
+            match tokio::time::timeout(SHOWN_PATIENCE, &mut waiting).await {
+                Ok(outcome) => break outcome?,
+                Err(_) => self.give_up_pages(file, session),
+            }
+        };
         match outcome {
             Outcome::MayChange => Ok(Changing { leases: self.clone(), file, session }),
-            Outcome::SessionEnded | Outcome::Flushed | Outcome::Granted(_) => {
+            Outcome::SessionEnded
+            | Outcome::Flushed
+            | Outcome::Granted(_)
+            | Outcome::MayShow(_) => Err(ErrorCode::SessionEnded.into()),
+        }
+    }
+
+    fn give_up_pages(&self, file: InodeKey, session: SessionId) {
+        let given_up = self.update(|table, now, out| table.give_up_pages(file, session, now, out));
+        if given_up {
+            tracing::debug!(
+                ?file,
+                "a kernel is slow to drop its pages: changed without waiting for it"
+            );
+            self.metrics.pages_given_up.inc();
+        }
+    }
+
+    /// Returns when no other session is changing the inode; none does until [`Leases::drop_pages`]. Errors:
+    /// BAD_HANDLE if the session does not have it open.
+    pub async fn show_pages(
+        self: &Arc<Self>,
+        file: InodeKey,
+        session: SessionId,
+        number: u64,
+    ) -> FsResult<()> {
+        let asked = self.ask(file, session, |table, now, out| {
+            table.show_pages(file, session, number, now, out)
+        })?;
+        match asked.await? {
+            Outcome::MayShow(_) => Ok(()),
+            Outcome::SessionEnded | Outcome::Flushed | Outcome::Granted(_) | Outcome::MayChange => {
                 Err(ErrorCode::SessionEnded.into())
             }
         }
+    }
+
+    /// The pages of this number are not in the session's kernel any more.
+    pub fn drop_pages(&self, file: InodeKey, session: SessionId, number: u64) {
+        self.update(|table, now, out| table.drop_pages(file, session, number, now, out));
     }
 
     pub fn release(&self, session: SessionId, files: impl Iterator<Item = InodeKey>) {
@@ -292,6 +337,7 @@ fn refused(refusal: Refusal) -> FsError {
     match refusal {
         Refusal::SessionEnded => ErrorCode::SessionEnded.into(),
         Refusal::Purging => FsError::with(ErrorCode::Stale, "the inode is being freed"),
+        Refusal::NotOpen => FsError::with(ErrorCode::BadHandle, "the inode is not open"),
     }
 }
 
@@ -412,8 +458,15 @@ impl Drop for Place {
         let (file, session, ticket) = (self.file, self.session, self.ticket);
         let waited = self.leases.update(|table, now, out| table.cancel(file, ticket, now, out));
         self.leases.state.lock().waiting.remove(&ticket);
-        if !waited && self.woken.try_recv() == Ok(Outcome::MayChange) {
-            self.leases.update(|table, now, out| table.end_change(file, session, now, out));
+        if waited {
+            return;
+        }
+        match self.woken.try_recv() {
+            Ok(Outcome::MayChange) => {
+                self.leases.update(|table, now, out| table.end_change(file, session, now, out));
+            }
+            Ok(Outcome::MayShow(number)) => self.leases.drop_pages(file, session, number),
+            Ok(Outcome::Granted(_) | Outcome::Flushed | Outcome::SessionEnded) | Err(_) => {}
         }
     }
 }

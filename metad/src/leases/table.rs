@@ -22,8 +22,16 @@
 //! A request waits only for recalls that went out after it came, so what it then sees contains
 //! everything that the holder had acknowledged to its programs before.
 //!
-//! Nothing here can wait in a circle: changes wait for recalls only, opens for recalls and changes, and
-//! answering a recall needs neither, since the commit of a WRITE holder passes at once.
+//! Where several have an inode open and one writes, nobody has a lease; but a kernel keeps the pages of
+//! what it has just read or written for a moment, whatever it is told. For so long they are *shown*, and
+//! changes of others wait until they are dropped: what has been changed is seen by the next read.
+//!
+//! Changes wait for recalls and for pages that are dropped, opens for recalls and changes. Answering a
+//! recall needs neither, since the commit of a WRITE holder passes at once; but clients put several files'
+//! changes into one commit, which then waits for pages of the others. And dropping pages may have to wait
+//! for a write to one of them, which is a change, or for a read of more. What is known of such circles is
+//! broken here (`may_change`, `may_show`); for the rest, whoever carries this out waits for pages only a
+//! moment ([`LeaseTable::give_up_pages`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
@@ -90,7 +98,7 @@ impl LeaseTable {
         out: &mut Vec<Action>,
     ) -> Result<Answer, Refusal> {
         self.pin(file, session, write)?;
-        let ticket = self.wait(file, session, Want::Open);
+        let ticket = self.wait(file, session, Want::Open, now);
         Ok(self.settle_for(file, ticket, now, out))
     }
 
@@ -153,7 +161,7 @@ impl LeaseTable {
         if needs.is_empty() {
             return Answer::Ready(Outcome::Flushed);
         }
-        Answer::Wait(self.wait(file, session, Want::Look(needs)))
+        Answer::Wait(self.wait(file, session, Want::Look(needs), now))
     }
 
     /// Grows whenever a WRITE lease ends. Attributes that were read between two equal values, of an
@@ -178,7 +186,7 @@ impl LeaseTable {
         now: Duration,
         out: &mut Vec<Action>,
     ) -> Answer {
-        let ticket = self.wait(file, session, Want::Change);
+        let ticket = self.wait(file, session, Want::Change, now);
         self.settle_for(file, ticket, now, out)
     }
 
@@ -199,6 +207,73 @@ impl LeaseTable {
             }
         }
         self.settle(file, now, out);
+    }
+
+    /// Before pages are shown to a session's kernel without a lease: others must not be changing them, and do
+    /// not until [`LeaseTable::drop_pages`] with the same number.
+    pub fn show_pages(
+        &mut self,
+        file: InodeKey,
+        session: SessionId,
+        number: u64,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) -> Result<Answer, Refusal> {
+        if !self.sessions.contains_key(&session) {
+            return Err(Refusal::SessionEnded);
+        }
+        if !self.has_open(file, session) {
+            return Err(Refusal::NotOpen);
+        }
+        let ticket = self.wait(file, session, Want::Show(number), now);
+        Ok(self.settle_for(file, ticket, now, out))
+    }
+
+    /// The kernel has dropped the pages, or was never given them.
+    pub fn drop_pages(
+        &mut self,
+        file: InodeKey,
+        session: SessionId,
+        number: u64,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(state) = self.files.get_mut(&file) else { return };
+        if let Some(shown) = state.shown.get_mut(&session) {
+            shown.remove(&number);
+            if shown.is_empty() {
+                state.shown.remove(&session);
+            }
+        }
+        // Who asked does not wait for the answer any more.
+        state.waiting.retain(|w| {
+            let late = w.session == session && matches!(w.want, Want::Show(n) if n == number);
+            if late {
+                out.push(Action::Wake(w.ticket, Outcome::SessionEnded));
+            }
+            !late
+        });
+        self.settle(file, now, out);
+    }
+
+    /// A change of `session` has waited long enough: if it is for pages that others show, it waits for them
+    /// no longer. Tells whether it was.
+    pub fn give_up_pages(
+        &mut self,
+        file: InodeKey,
+        session: SessionId,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let Some(state) = self.files.get_mut(&file) else { return false };
+        if state.others_hold(session) {
+            return false;
+        }
+        let before = state.shown.len();
+        state.shown.retain(|&other, _| other == session);
+        let given_up = state.shown.len() < before;
+        self.settle(file, now, out);
+        given_up
     }
 
     /// The client of a waiting request has gone. `false`: the request had been woken already.
@@ -417,10 +492,11 @@ impl LeaseTable {
             files.remove(&file);
         }
         let Some(state) = self.files.get_mut(&file) else { return };
+        state.shown.remove(&session);
         let Some(holder) = state.holders.remove(&session) else { return };
         self.falls += u64::from(holder.level == LeaseLevel::Write);
         state.waiting.retain(|w| {
-            let gone = w.session == session && matches!(w.want, Want::Open);
+            let gone = w.session == session && matches!(w.want, Want::Open | Want::Show(_));
             if gone {
                 out.push(Action::Wake(w.ticket, Outcome::SessionEnded));
             }
@@ -443,10 +519,15 @@ impl LeaseTable {
         }
     }
 
-    fn wait(&mut self, file: InodeKey, session: SessionId, want: Want) -> Ticket {
+    fn wait(&mut self, file: InodeKey, session: SessionId, want: Want, since: Duration) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.files.entry(file).or_default().waiting.push_back(Waiter { ticket, session, want });
+        self.files.entry(file).or_default().waiting.push_back(Waiter {
+            ticket,
+            since,
+            session,
+            want,
+        });
         ticket
     }
 
@@ -471,7 +552,7 @@ impl LeaseTable {
         loop {
             self.revoke_excess(file, now, out);
             let Some(state) = self.files.get_mut(&file) else { return };
-            let Some((at, outcome)) = state.first_ready(&mut self.next_epoch) else { break };
+            let Some((at, outcome)) = state.first_ready(&mut self.next_epoch, now) else { break };
             if let Some(waiter) = state.waiting.remove(at) {
                 out.push(Action::Wake(waiter.ticket, outcome));
             }

@@ -22,6 +22,7 @@ fn file(n: u64) -> InodeKey {
 /// The table with what it has asked to be done.
 struct Bench {
     table: LeaseTable,
+    now: Duration,
     out: Vec<Action>,
 }
 
@@ -31,7 +32,7 @@ impl Bench {
         for session in [A, B, C] {
             table.begin_session(session);
         }
-        Bench { table, out: Vec::new() }
+        Bench { table, now: NOW, out: Vec::new() }
     }
 
     fn open(&mut self, s: SessionId, write: bool) -> Answer {
@@ -48,6 +49,14 @@ impl Bench {
 
     fn end_change(&mut self, s: SessionId) {
         self.table.end_change(file(9), s, NOW, &mut self.out);
+    }
+
+    fn show(&mut self, s: SessionId, number: u64) -> Answer {
+        self.table.show_pages(file(9), s, number, self.now, &mut self.out).unwrap()
+    }
+
+    fn drop_pages(&mut self, s: SessionId, number: u64) {
+        self.table.drop_pages(file(9), s, number, self.now, &mut self.out);
     }
 
     fn release(&mut self, s: SessionId) {
@@ -294,6 +303,84 @@ fn unanswered_recalls_are_overdue_and_sent_again() {
     assert_eq!(b.table.outstanding(A).len(), 1, "only the holder answers");
 }
 
+/// A file that both have open for writing.
+fn shared() -> Bench {
+    let mut b = Bench::new();
+    assert_eq!(level(b.open(A, true)), LeaseLevel::Write);
+    let open = b.open(B, true);
+    let id = b.sent_one(A, RecallKind::Revoke);
+    b.done(A, id);
+    assert_eq!(woken_level(b.woken(open)), LeaseLevel::None);
+    b
+}
+
+fn may_show(number: u64) -> Outcome {
+    Outcome::MayShow(number)
+}
+
+#[test]
+fn changes_wait_for_pages_that_others_show() {
+    let mut b = shared();
+    assert_eq!(b.show(A, 1), Answer::Ready(may_show(1)));
+    assert_eq!(b.change(A), Answer::Ready(Outcome::MayChange), "its own pages");
+    let waiting = b.show(B, 1);
+    assert_eq!(b.woken(waiting), None, "what A is changing");
+    b.end_change(A);
+    assert_eq!(b.woken(waiting), Some(may_show(1)));
+    b.drop_pages(B, 1);
+
+    let change = b.change(B);
+    assert_eq!(b.show(A, 2), Answer::Ready(may_show(2)), "to drop 1 its kernel may need 2");
+    b.table.open(file(9), C, false, NOW, &mut b.out).unwrap();
+    let later = b.show(C, 1);
+    b.now *= 2;
+    let too_many = b.show(A, 3);
+    b.drop_pages(A, 1);
+    assert_eq!((b.woken(change), b.woken(later)), (None, None));
+    b.drop_pages(A, 2);
+    assert_eq!(b.woken(change), Some(Outcome::MayChange));
+    assert_eq!((b.woken(later), b.woken(too_many)), (None, None));
+    let behind = b.change(B);
+    b.end_change(B);
+    assert_eq!((b.woken(later), b.woken(too_many)), (Some(may_show(1)), Some(may_show(3))));
+    assert_eq!(b.woken(behind), None, "they came before");
+    b.release(C);
+    b.release(A);
+    assert_eq!(b.woken(behind), Some(Outcome::MayChange), "a release drops what is shown");
+    let shown = b.table.show_pages(file(9), A, 4, NOW, &mut b.out);
+    assert_eq!(shown, Err(Refusal::NotOpen));
+}
+
+#[test]
+fn changes_do_not_wait_for_shown_pages_for_ever() {
+    let mut b = shared();
+    // Both write what they show: neither kernel could drop it.
+    assert_eq!(b.show(A, 1), Answer::Ready(may_show(1)));
+    assert_eq!(b.show(B, 1), Answer::Ready(may_show(1)));
+    let first = b.change(A);
+    assert_eq!(b.woken(first), None);
+    let second = b.change(B);
+    assert_eq!(b.woken(first), Some(Outcome::MayChange));
+    b.end_change(A);
+    b.drop_pages(A, 1);
+    assert_eq!(b.woken(second), Some(Outcome::MayChange));
+    b.end_change(B);
+    b.drop_pages(B, 1);
+
+    assert_eq!(b.show(A, 2), Answer::Ready(may_show(2)));
+    let change = b.change(B);
+    assert!(b.table.give_up_pages(file(9), B, NOW, &mut b.out));
+    assert_eq!(b.woken(change), Some(Outcome::MayChange));
+    assert!(!b.table.give_up_pages(file(9), B, NOW, &mut b.out), "there are none");
+
+    // Who does not wait for the answer takes its question back.
+    let asked = b.show(A, 3);
+    b.drop_pages(A, 3);
+    assert_eq!(b.woken(asked), Some(Outcome::SessionEnded));
+    b.end_change(B);
+    assert_eq!(b.change(B), Answer::Ready(Outcome::MayChange));
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Open { file: u64, session: u64, write: bool },
@@ -301,6 +388,8 @@ enum Step {
     Look { file: u64, session: u64 },
     Change { file: u64, session: u64 },
     EndChange { nth: usize },
+    Show { file: u64, session: u64 },
+    Drop { nth: usize },
     Release { file: u64, session: u64 },
     Answer { nth: usize },
     Cancel { nth: usize },
@@ -316,6 +405,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (f.clone(), s.clone()).prop_map(|(file, session)| Step::Look { file, session }),
         3 => (f.clone(), s.clone()).prop_map(|(file, session)| Step::Change { file, session }),
         3 => n.clone().prop_map(|nth| Step::EndChange { nth }),
+        3 => (f.clone(), s.clone()).prop_map(|(file, session)| Step::Show { file, session }),
+        3 => n.clone().prop_map(|nth| Step::Drop { nth }),
         3 => (f, s.clone()).prop_map(|(file, session)| Step::Release { file, session }),
         5 => n.clone().prop_map(|nth| Step::Answer { nth }),
         2 => n.prop_map(|nth| Step::Cancel { nth }),
@@ -332,6 +423,11 @@ struct World {
     recalls: Vec<Recall>,
     waiting: BTreeMap<Ticket, (InodeKey, SessionId)>,
     changing: Vec<(InodeKey, SessionId)>,
+    /// Of those that wait; and who waited for one at the beginning of this step.
+    changes: BTreeSet<Ticket>,
+    waited: BTreeSet<(InodeKey, SessionId)>,
+    /// One of each session and file at a time.
+    shown: Vec<(InodeKey, SessionId)>,
 }
 
 impl World {
@@ -348,13 +444,33 @@ impl World {
             recalls: Vec::new(),
             waiting: BTreeMap::new(),
             changing: Vec::new(),
+            changes: BTreeSet::new(),
+            waited: BTreeSet::new(),
+            shown: Vec::new(),
         }
+    }
+
+    /// Whether others show pages and do not wait to change something themselves.
+    fn shown_in_the_way(&self, file: InodeKey, session: SessionId) -> bool {
+        let shown = |&&(f, s): &&(InodeKey, SessionId)| f == file && s != session;
+        self.shown.iter().filter(shown).any(|shown| !self.waited.contains(shown))
+    }
+
+    fn others_show(&self, file: InodeKey, session: SessionId) -> bool {
+        self.shown.iter().any(|&(f, s)| f == file && s != session)
     }
 
     fn outcome(&mut self, file: InodeKey, session: SessionId, outcome: Outcome) {
         match outcome {
             Outcome::Granted(grant) => {
+                let write = grant.level == LeaseLevel::Write;
+                assert!(!(write && self.others_show(file, session)), "{session} would not ask");
                 self.held.insert((file, session), grant);
+            }
+            Outcome::MayShow(_) => {
+                let changes = self.changing.iter().any(|&(f, s)| f == file && s != session);
+                assert!(!changes, "pages that are being changed");
+                self.shown.push((file, session));
             }
             Outcome::MayChange => {
                 let others = self
@@ -362,6 +478,10 @@ impl World {
                     .iter()
                     .any(|(&(f, s), g)| f == file && s != session && g.level > LeaseLevel::None);
                 assert!(!others, "a change beside somebody else's lease");
+                let writes = self.held.get(&(file, session)).map(|g| g.level);
+                let may =
+                    writes == Some(LeaseLevel::Write) || !self.shown_in_the_way(file, session);
+                assert!(may, "a change of what others show");
                 self.changing.push((file, session));
             }
             Outcome::Flushed | Outcome::SessionEnded => {}
@@ -390,6 +510,8 @@ impl World {
     fn run(&mut self, step: Step) {
         let mut out = Vec::new();
         let mut direct = None;
+        let change = |(ticket, &w)| self.changes.contains(ticket).then_some(w);
+        self.waited = self.waiting.iter().filter_map(change).collect();
         match step {
             Step::Open { file: f, session, write } => {
                 let (f, s) = (file(f), SessionId(session));
@@ -411,7 +533,26 @@ impl World {
             }
             Step::Change { file: f, session } => {
                 let (f, s) = (file(f), SessionId(session));
-                direct = Some((f, s, self.table.change(f, s, NOW, &mut out)));
+                let answer = self.table.change(f, s, NOW, &mut out);
+                if let Answer::Wait(ticket) = answer {
+                    self.changes.insert(ticket);
+                }
+                // It may have let another one go.
+                self.waited.insert((f, s));
+                direct = Some((f, s, answer));
+            }
+            Step::Show { file: f, session } => {
+                let (f, s) = (file(f), SessionId(session));
+                let busy =
+                    self.shown.contains(&(f, s)) || self.waiting.values().any(|&w| w == (f, s));
+                if !busy && self.table.has_open(f, s) {
+                    let answer = self.table.show_pages(f, s, 1, NOW, &mut out);
+                    direct = answer.ok().map(|a| (f, s, a));
+                }
+            }
+            Step::Drop { nth } if nth < self.shown.len() => {
+                let (f, s) = self.shown.swap_remove(nth);
+                self.table.drop_pages(f, s, 1, NOW, &mut out);
             }
             Step::EndChange { nth } if nth < self.changing.len() => {
                 let (f, s) = self.changing.swap_remove(nth);
@@ -422,6 +563,7 @@ impl World {
                 // A client orders Open and Release of an inode.
                 if !self.waiting.values().any(|&w| w == (f, s)) {
                     self.held.remove(&(f, s));
+                    self.shown.retain(|&shown| shown != (f, s));
                     self.table.release(f, s, NOW, &mut out);
                 }
             }
@@ -445,9 +587,10 @@ impl World {
                 let s = SessionId(session);
                 self.live.remove(&s);
                 self.held.retain(|&(_, holder), _| holder != s);
+                self.shown.retain(|&(_, holder)| holder != s);
                 self.table.end_session(s, NOW, &mut out);
             }
-            Step::EndChange { .. } | Step::Answer { .. } => {}
+            Step::EndChange { .. } | Step::Answer { .. } | Step::Drop { .. } => {}
         }
         self.carry_out(out);
         if let Some((f, s, answer)) = direct {
@@ -496,6 +639,8 @@ proptest! {
                 world.run(Step::Answer { nth: 0 });
             } else if !world.changing.is_empty() {
                 world.run(Step::EndChange { nth: 0 });
+            } else if !world.shown.is_empty() {
+                world.run(Step::Drop { nth: 0 });
             } else {
                 break;
             }

@@ -67,6 +67,8 @@ pub enum Outcome {
     Flushed,
     /// A change may go on; [`LeaseTable::end_change`] must follow.
     MayChange,
+    /// Pages may be shown under this number; [`LeaseTable::drop_pages`] must follow.
+    MayShow(u64),
     /// The session that asked has ended.
     SessionEnded,
 }
@@ -92,4 +94,6 @@ pub enum Refusal {
     SessionEnded,
     /// The inode is an orphan that is being freed.
     Purging,
+    /// The session does not have the inode open.
+    NotOpen,
 }

@@ -14,6 +14,7 @@ mod commit;
 mod inspect;
 mod keys;
 mod open;
+mod pages;
 mod read;
 mod usage;
 
@@ -142,6 +143,8 @@ impl Metad for MetadService {
     unary!(listxattr, ListxattrRequest => ListxattrReply, read::listxattr);
     unary!(readdir, ReaddirRequest => ReaddirReply, read::readdir);
     unary!(extents, ExtentsRequest => ExtentsReply, read::extents);
+    unary!(show_pages, PagesRequest => Done, pages::show_pages);
+    unary!(drop_pages, PagesRequest => Done, pages::drop_pages);
     unary!(statfs, StatfsRequest => StatfsReply, read::statfs);
     unary!(find_root, FindRootRequest => BucketRoot, read::find_root);
     unary!(list_roots, ListRootsRequest => ListRootsReply, read::list_roots);

@@ -53,6 +53,15 @@ pub(super) async fn usage(node: &Arc<Node>, request: wire::UsageRequest) -> FsRe
     Ok(ReceiverStream::new(replies))
 }
 
+/// Who has no more work ends the counting: there is none, or it cannot be done.
+struct End<'c>(&'c Counting);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
+
 /// To the end, or until nobody listens or the term is over.
 fn count(
     node: &Node,
@@ -66,6 +75,8 @@ fn count(
     let work = || {
         // Operators can wait for a moment; programs that wait for metad come first.
         background::lower_priority();
+        // Also where it panics.
+        let _end = End(counting);
         while let Some(task) = counting.take() {
             if let Err(err) = node.outcome(counting.work(tables, task)) {
                 wrong.lock().get_or_insert(err);
@@ -74,8 +85,16 @@ fn count(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
+        // However this ends, so do they.
+        let _end = End(counting);
+        for n in 0..threads {
+            if let Err(err) = std::thread::Builder::new().spawn_scoped(scope, work) {
+                if n == 0 {
+                    wrong.lock().get_or_insert(FsError::with(ErrorCode::Busy, err.to_string()));
+                    counting.give_up();
+                }
+                break;
+            }
         }
         loop {
             let reply = counting.progress(TELL_EVERY);
@@ -86,7 +105,6 @@ fn count(
             };
             let last = reply.as_ref().map_or(true, |reply| reply.end);
             if tx.blocking_send(reply.map_err(|err| node.status(&err))).is_err() || last {
-                counting.give_up();
                 return;
             }
         }

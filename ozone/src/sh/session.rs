@@ -45,6 +45,7 @@ pub async fn with<T>(
         connect_timeout: CONNECT,
         ..ClientConfig::default()
     };
+    crate::logging::start_for_readers();
     let client = Client::connect(config, real_clock()).await?;
     let result = work(&client).await;
     match tokio::time::timeout(GOODBYE, client.shutdown()).await {

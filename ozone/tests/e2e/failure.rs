@@ -343,3 +343,29 @@ fn a_full_cluster_says_so() {
     });
     assert!(fs::read(mount.join("again")).unwrap() == record(3));
 }
+
+/// With all block servers gone a read waits, and says what for; it ends when one is back.
+#[test]
+fn a_read_that_waits_says_what_for() {
+    let mut cluster = Cluster::start();
+    let mount = cluster.mount();
+    fs::write(mount.join("f"), record(0)).unwrap();
+    shell(mount.path(), "sync f");
+    for n in 0..3 {
+        cluster.kill(Role::Blockd(n));
+    }
+    let key = "/vol1/bucket1/f";
+    let mut cat = cluster.ozone();
+    cat.args(["sh", "key", "cat", key]);
+    cat.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut cat = cat.spawn().unwrap();
+    let mut said = std::io::BufRead::lines(std::io::BufReader::new(cat.stderr.take().unwrap()));
+    let said = said.next().unwrap().unwrap();
+    assert!(
+        said.contains("waiting for a block server") && said.contains("safemode status"),
+        "{said}"
+    );
+    cluster.launch(Role::Blockd(1));
+    let output = cat.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stdout == record(0));
+}

@@ -5,7 +5,7 @@ mod locks;
 mod quota;
 mod serve;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ozone_proto::common::{Location, Replica};
@@ -71,6 +71,8 @@ struct Inner {
     commits: usize,
     /// Getxattr and Listxattr that have been asked.
     xattr_reads: usize,
+    /// Inode and number of pages that kernels have without a lease.
+    pages: BTreeSet<(u64, u64)>,
     /// What Statfs says.
     free_bytes: u64,
     down: bool,
@@ -178,6 +180,10 @@ impl FakeMetad {
     /// Blocks that some session still writes to.
     pub fn open_blocks(&self) -> usize {
         self.inner.lock().blocks.values().filter(|b| b.writer != 0).count()
+    }
+
+    pub fn pages(&self) -> Vec<u64> {
+        self.inner.lock().pages.iter().map(|&(inode, _)| inode).collect()
     }
 
     pub fn extents_of(&self, inode: u64) -> usize {

@@ -210,6 +210,18 @@ impl Metad for Handle {
         self.0.page(request.inode, request.offset, request.max as usize)
     }
 
+    async fn show_pages(&self, request: PagesRequest) -> FsResult<Done> {
+        self.0.check(request.session)?;
+        self.0.inner.lock().pages.insert((request.inode, request.number));
+        Ok(Done {})
+    }
+
+    async fn drop_pages(&self, request: PagesRequest) -> FsResult<Done> {
+        self.0.check(request.session)?;
+        self.0.inner.lock().pages.remove(&(request.inode, request.number));
+        Ok(Done {})
+    }
+
     async fn locate(&self, request: LocateRequest) -> FsResult<LocateReply> {
         self.0.check(request.session)?;
         let blocks = request.blocks.into_iter().map(Into::into);

@@ -40,6 +40,13 @@ impl Mapping {
         unsafe { self.at.add(at).write_volatile(byte) }
     }
 
+    /// Has what was set written to the file.
+    fn sync(&self) {
+        // SAFETY: mapped in `new`.
+        let status = unsafe { libc::msync(self.at.cast(), self.len, libc::MS_SYNC) };
+        assert_eq!(status, 0, "{}", std::io::Error::last_os_error());
+    }
+
     fn all(&self) -> Vec<u8> {
         (0..self.len).map(|at| self.get(at)).collect()
     }
@@ -289,4 +296,29 @@ fn without_a_lease_all_is_right_as_well() {
     assert_eq!(lseek(&file, 0, Whence::SeekHole), Ok(3 * PAGE as i64), "none is a whole block");
     assert_eq!(copy(&file, 0, &to, 0, 3 * PAGE), Ok(3 * PAGE));
     assert!(read_all(&to) == expected);
+}
+
+/// The kernel fills its cache for a mapping, also through a handle that is not cached otherwise.
+#[test]
+fn a_mapping_without_a_lease_shows_what_others_write() {
+    let Some(mount) = Mount::new() else { return };
+    let path = mount.path("f");
+    fs::write(&path, b"old data").unwrap();
+    let before = File::open(&path).unwrap();
+    mount.fake.cacheable.store(false, Ordering::SeqCst);
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mapping = Mapping::new(&file, 8);
+    for n in 0..20 {
+        let data = format!("data {n:03}").into_bytes();
+        overwrite_shown(&mount, &data);
+        assert_eq!(mapping.all(), data, "mapped");
+        let mut read = [0; 8];
+        before.read_exact_at(&mut read, 0).unwrap();
+        assert_eq!(read[..], data, "read through a handle that was opened before");
+        if n % 3 == 2 {
+            mapping.set(0, b'D');
+            mapping.sync();
+            assert_eq!(&mount.fake.contents("f")[..5], b"Data ");
+        }
+    }
 }
