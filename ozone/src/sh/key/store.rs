@@ -26,18 +26,16 @@ pub async fn store(
     let (parent, temporary, file) = begin(client, key).await?;
     let work = async {
         fill(&file).await?;
-        client.fsync(&file).await?;
-        let flags = RenameFlags::default();
-        let named = client.rename(parent, &temporary, parent, key.name(), flags).await;
-        named.map_err(|err| match err.code() {
-            ErrorCode::IsDir => not_a_file(key).into(),
-            _ => Failure::from(err),
-        })
+        Ok(client.fsync(&file).await?)
     };
-    let result = tokio::select! {
-        result = work => result,
+    let mut result = tokio::select! {
+        biased;
         interrupted = interrupt() => Err(interrupted),
+        result = work => result,
     };
+    if result.is_ok() {
+        result = name(client, key, parent, &temporary).await;
+    }
     client.release(file);
     if result.is_err()
         && tokio::time::timeout(CLEANUP, discard(client, key, parent, &temporary)).await.is_err()
@@ -45,6 +43,28 @@ pub async fn store(
         eprintln!("{} may be left behind", String::from_utf8_lossy(temporary.as_bytes()));
     }
     result
+}
+
+/// Gives the key its new content. An interruption waits for the answer: who is told of one finds the key as it
+/// was, unless it says otherwise.
+async fn name(client: &Client, key: &KeyPath, parent: InodeId, temporary: &FileName) -> Outcome {
+    let flags = RenameFlags::default();
+    let mut named = std::pin::pin!(client.rename(parent, temporary, parent, key.name(), flags));
+    let named = tokio::select! {
+        biased;
+        named = &mut named => named,
+        interrupted = interrupt() => match tokio::time::timeout(CLEANUP, &mut named).await {
+            Ok(named) => named,
+            Err(_) => {
+                eprintln!("metad does not answer: the key may have its new content");
+                return Err(interrupted);
+            }
+        },
+    };
+    named.map_err(|err| match err.code() {
+        ErrorCode::IsDir => not_a_file(key).into(),
+        _ => Failure::from(err),
+    })
 }
 
 /// Takes the unfinished file away, and what was made to put it in if the key is flat.

@@ -9,10 +9,6 @@ private() {
     # The first process of its own pid namespace is in a mount namespace of its own as well.
     [ $$ = 1 ] || { echo "not in namespaces of its own" >&2; exit 1; }
     mount --make-rprivate /
-    # What others have mounted would stay mounted for as long as this namespace lives.
-    awk '$3 == "fuse.ozone" { print $2 }' /proc/self/mounts | while read -r at; do
-        umount --lazy "$(printf '%b' "$at")"
-    done
     mount -t tmpfs -o mode=755 tmpfs "$work"
     for dir in "$@"; do
         mkdir -p "$work/new$dir" "$work/overlay$dir"
