@@ -605,8 +605,9 @@ fn an_interrupted_put_leaves_nothing() {
     await_some("the unfinished file", || fs::read_dir(mount.path()).unwrap().nth(1).map(drop));
     assert_eq!(fs::read_to_string(mount.join("key")).unwrap(), "before");
     run(Command::new("kill").args(["-INT", &child.id().to_string()]));
-    drop(writer);
+    // The pipe stays open: its end would be the key's, and might be seen before the signal.
     let said = child.wait_with_output().unwrap();
+    drop(writer);
     fs::remove_file(&fifo).unwrap();
     assert_eq!(said.status.code(), Some(130));
     assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 1);
