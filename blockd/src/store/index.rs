@@ -7,7 +7,10 @@ use std::sync::Arc;
 use ozone_journal::Position;
 use ozone_platform::{Disk, RedbFile};
 use ozone_types::{BlockId, ContainerId};
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
+use parking_lot::RwLock;
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+};
 
 use super::record::Run;
 use super::row::{Row, State};
@@ -26,7 +29,27 @@ const META_OFFSET: &str = "journal.offset";
 
 #[derive(Debug)]
 pub struct Index {
+    /// Of the last checkpoint.
+    view: RwLock<Arc<View>>,
     db: Database,
+}
+
+/// What each read looks up. Beginning a transaction and opening its tables takes several times as long as
+/// the lookup, so they are kept open from one checkpoint to the next. Pages that a checkpoint has replaced
+/// are used again one checkpoint later.
+#[derive(Debug)]
+struct View {
+    blocks: ReadOnlyTable<[u8; 16], [u8; 13]>,
+    pieces: ReadOnlyTable<[u8; 24], &'static [u8]>,
+}
+
+impl View {
+    fn of(db: &Database) -> io::Result<View> {
+        let txn = db.begin_read().map_err(other)?;
+        let blocks = txn.open_table(BLOCKS).map_err(other)?;
+        let pieces = txn.open_table(PIECES).map_err(other)?;
+        Ok(View { blocks, pieces })
+    }
 }
 
 fn other(err: impl Into<redb::Error>) -> io::Error {
@@ -47,40 +70,26 @@ impl Index {
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
         let db = builder.create_with_backend(file).map_err(other)?;
-        let index = Index { db };
-        match index.meta(META_FORMAT)? {
+        match meta(&db, META_FORMAT)? {
             Some(FORMAT) => {}
             Some(found) => {
                 return Err(damaged(format!(
                     "format {found}; this version of Ozone knows format {FORMAT}"
                 )));
             }
-            None => index.create()?,
+            None => create(&db)?,
         }
-        Ok(index)
+        let view = RwLock::new(Arc::new(View::of(&db)?));
+        Ok(Index { view, db })
     }
 
-    fn create(&self) -> io::Result<()> {
-        let txn = self.db.begin_write().map_err(other)?;
-        txn.open_table(META).map_err(other)?.insert(META_FORMAT, FORMAT).map_err(other)?;
-        txn.open_table(BLOCKS).map_err(other)?;
-        txn.open_table(PIECES).map_err(other)?;
-        txn.open_table(CONTAINERS).map_err(other)?;
-        txn.commit().map_err(other)
-    }
-
-    fn meta(&self, key: &str) -> io::Result<Option<u64>> {
-        let txn = self.db.begin_read().map_err(other)?;
-        match txn.open_table(META) {
-            Ok(table) => Ok(table.get(key).map_err(other)?.map(|v| v.value())),
-            Err(TableError::TableDoesNotExist(_)) => Ok(None),
-            Err(err) => Err(other(err)),
-        }
+    fn view(&self) -> Arc<View> {
+        self.view.read().clone()
     }
 
     /// The last journal record that the index contains.
     pub fn position(&self) -> io::Result<Option<Position>> {
-        match (self.meta(META_SEGMENT)?, self.meta(META_OFFSET)?) {
+        match (meta(&self.db, META_SEGMENT)?, meta(&self.db, META_OFFSET)?) {
             (Some(segment), Some(offset)) => {
                 let offset = u32::try_from(offset).map_err(|_| damaged("journal position"))?;
                 Ok(Some(Position { segment, offset }))
@@ -101,16 +110,13 @@ impl Index {
     }
 
     pub fn block(&self, block: BlockId) -> io::Result<Option<Row>> {
-        let txn = self.db.begin_read().map_err(other)?;
-        let table = txn.open_table(BLOCKS).map_err(other)?;
-        table.get(block.to_key()).map_err(other)?.map(|v| decode_row(v.value())).transpose()
+        let view = self.view();
+        view.blocks.get(block.to_key()).map_err(other)?.map(|v| decode_row(v.value())).transpose()
     }
 
     /// Calls `each` for every block, in order.
     pub fn for_blocks(&self, mut each: impl FnMut(BlockId, Row)) -> io::Result<()> {
-        let txn = self.db.begin_read().map_err(other)?;
-        let table = txn.open_table(BLOCKS).map_err(other)?;
-        for entry in table.iter().map_err(other)? {
+        for entry in self.view().blocks.iter().map_err(other)? {
             let (key, value) = entry.map_err(other)?;
             each(BlockId::from_key(key.value()), decode_row(value.value())?);
         }
@@ -130,23 +136,28 @@ impl Index {
 
     /// The runs of a block that overlap `from..to`, in order.
     pub fn runs(&self, block: BlockId, from: u64, to: u64) -> io::Result<Vec<Run>> {
-        let txn = self.db.begin_read().map_err(other)?;
-        let table = txn.open_table(PIECES).map_err(other)?;
         let mut runs = Vec::new();
         if from >= to {
             return Ok(runs);
         }
-        // The run that covers `from` begins at or before it.
-        let mut up_to = table.range(piece_key(block, 0)..=piece_key(block, from)).map_err(other)?;
-        let first = match up_to.next_back() {
-            Some(entry) => offset_of(entry.map_err(other)?.0.value()),
-            None => from,
-        };
-        for entry in table.range(piece_key(block, first)..piece_key(block, to)).map_err(other)? {
+        let pieces = &self.view().pieces;
+        // The run that covers `from` begins at or before it. Mostly it is all that there is.
+        let mut up_to =
+            pieces.range(piece_key(block, 0)..=piece_key(block, from)).map_err(other)?;
+        let mut next = from;
+        if let Some(entry) = up_to.next_back() {
             let (key, value) = entry.map_err(other)?;
             let run = decode_run(offset_of(key.value()), value.value())?;
             if run.end() > from {
+                next = run.end();
                 runs.push(run);
+            }
+        }
+        if next < to {
+            let behind = pieces.range(piece_key(block, next)..piece_key(block, to));
+            for entry in behind.map_err(other)? {
+                let (key, value) = entry.map_err(other)?;
+                runs.push(decode_run(offset_of(key.value()), value.value())?);
             }
         }
         Ok(runs)
@@ -183,7 +194,28 @@ impl Index {
                 meta.insert(META_OFFSET, u64::from(through.offset)).map_err(other)?;
             }
         }
-        txn.commit().map_err(other)
+        txn.commit().map_err(other)?;
+        // Before memory forgets what is in it.
+        *self.view.write() = Arc::new(View::of(&self.db)?);
+        Ok(())
+    }
+}
+
+fn create(db: &Database) -> io::Result<()> {
+    let txn = db.begin_write().map_err(other)?;
+    txn.open_table(META).map_err(other)?.insert(META_FORMAT, FORMAT).map_err(other)?;
+    txn.open_table(BLOCKS).map_err(other)?;
+    txn.open_table(PIECES).map_err(other)?;
+    txn.open_table(CONTAINERS).map_err(other)?;
+    txn.commit().map_err(other)
+}
+
+fn meta(db: &Database, key: &str) -> io::Result<Option<u64>> {
+    let txn = db.begin_read().map_err(other)?;
+    match txn.open_table(META) {
+        Ok(table) => Ok(table.get(key).map_err(other)?.map(|v| v.value())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(err) => Err(other(err)),
     }
 }
 
