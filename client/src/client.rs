@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use ozone_platform::Clock;
 use ozone_proto::metad::ResolveBucketRequest;
-use ozone_rpc::Channels;
 use ozone_types::lock::{FileLock, LockFamily, LockRange};
 use ozone_types::{
     Attr, BucketId, BucketName, ErrorCode, FileName, FsError, FsResult, InodeId, VolumeName,
@@ -19,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::api::*;
 use crate::blocks::{Blockds, GrpcBlockds, pool};
 use crate::config::ClientConfig;
-use crate::core::{Core, Memory};
+use crate::core::{Core, Memory, Shared};
 use crate::file::handle::{OpenDir, OpenFile};
 use crate::file::pages::ShownPages;
 use crate::file::write::Place;
@@ -48,19 +47,18 @@ impl Client {
     pub async fn connect(config: ClientConfig, clock: Arc<dyn Clock>) -> FsResult<Arc<Client>> {
         VolumeName::new(&config.volume)?;
         BucketName::new(&config.bucket)?;
-        let memory = Memory::new(config.memory);
-        Client::connect_sharing(config, clock, Channels::new(), memory).await
+        let shared = Shared::new(config.memory);
+        Client::connect_sharing(config, clock, shared).await
     }
 
-    /// [`Client::connect`] by channels and with memory that others use, too.
+    /// [`Client::connect`] by connections and with memory that others use, too.
     pub(crate) async fn connect_sharing(
         config: ClientConfig,
         clock: Arc<dyn Clock>,
-        channels: Channels,
-        memory: Memory,
+        Shared { channels, spots, memory }: Shared,
     ) -> FsResult<Arc<Client>> {
         let metad = Arc::new(GrpcMetad::new(channels.clone(), config.metad.clone())?);
-        let blockds = Arc::new(GrpcBlockds::new(channels, config.append_timeout));
+        let blockds = Arc::new(GrpcBlockds::new(channels, spots, config.append_timeout));
         Client::connect_with(config, clock, metad, blockds, memory).await
     }
 

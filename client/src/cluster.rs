@@ -15,7 +15,7 @@ use ozone_proto::metad::{
     BucketRoot, FindRootRequest, Hello, InfoVolumeRequest, ListRootsRequest, ListVolumesRequest,
     RootEntry, SpaceRequest, StatfsReply, StatusRequest, VolumeInfo,
 };
-use ozone_rpc::{Channels, LeaderClient, Retry};
+use ozone_rpc::{LeaderClient, Retry};
 use ozone_types::limits::MESSAGE_MAX;
 use ozone_types::{
     Attr, BucketId, ErrorCode, FileName, FsError, FsResult, InodeId, Timestamp, VolumeName,
@@ -26,7 +26,7 @@ use tonic::transport::Channel;
 use crate::api::StatFs;
 use crate::client::Client;
 use crate::config::ClientConfig;
-use crate::core::{self, Memory, NAMES_SHARE};
+use crate::core::{self, Memory, NAMES_SHARE, Shared};
 use crate::latency::Latency;
 use crate::look::{Look, Timings};
 use crate::metad::GrpcMetad;
@@ -100,9 +100,8 @@ pub struct BucketPage {
 pub struct Cluster {
     config: ClientConfig,
     clock: Arc<dyn Clock>,
-    channels: Channels,
+    shared: Shared,
     leader: LeaderClient,
-    memory: Memory,
     /// Lock order: a leaf.
     clients: Mutex<Vec<Weak<Client>>>,
     latencies: Latencies,
@@ -119,14 +118,13 @@ struct Latencies {
 
 impl Cluster {
     /// Asks for the volume that the configuration names, if it does. `config.bucket` and
-    /// `config.subdirectory` mean nothing here. Must be called within a tokio runtime. Errors: UNAVAILABLE after the configured time, with the
-    /// reason; VOLUME_NOT_FOUND.
+    /// `config.subdirectory` mean nothing here. Must be called within a tokio runtime. Errors: UNAVAILABLE
+    /// after the configured time, with the reason; VOLUME_NOT_FOUND.
     pub async fn connect(config: ClientConfig, clock: Arc<dyn Clock>) -> FsResult<Arc<Cluster>> {
-        let channels = Channels::new();
-        let leader = LeaderClient::new(channels.clone(), config.metad.clone())?;
-        let memory = Memory::new(config.memory);
+        let shared = Shared::new(config.memory);
+        let leader = LeaderClient::new(shared.channels.clone(), config.metad.clone())?;
         let (clients, latencies) = Default::default();
-        let cluster = Cluster { config, clock, channels, leader, memory, clients, latencies };
+        let cluster = Cluster { config, clock, shared, leader, clients, latencies };
         let timeout = cluster.config.connect_timeout;
         let retry = Retry { deadline: timeout, ..FOREVER };
         match cluster.config.volume.as_str() {
@@ -215,8 +213,8 @@ impl Cluster {
             false => format!("{}/{}", bucket.volume, bucket.name),
         };
         config.mountpoint = Path::new(&config.mountpoint).join(inside).display().to_string();
-        let (clock, channels) = (self.clock.clone(), self.channels.clone());
-        let client = Client::connect_sharing(config, clock, channels, self.memory.clone()).await?;
+        let (clock, shared) = (self.clock.clone(), self.shared.clone());
+        let client = Client::connect_sharing(config, clock, shared).await?;
         if client.bucket() != bucket.id {
             // Nothing was written, so nothing can be lost.
             let _ = client.shutdown().await;
@@ -241,7 +239,7 @@ impl Cluster {
 
     /// What is common to all its clients, as it is now. Waits for nobody.
     pub fn look(&self) -> Look {
-        let Memory { budget, cache } = &self.memory;
+        let Memory { budget, cache } = &self.shared.memory;
         let latencies = &self.latencies;
         let calls: Timings = [
             ("info_volume", &latencies.info_volume),
@@ -335,7 +333,7 @@ async fn end_dead(cluster: Arc<Cluster>) {
             mountpoint: cluster.config.mountpoint.clone(),
             ..Hello::default()
         };
-        let metad = GrpcMetad::new(cluster.channels.clone(), cluster.config.metad.clone())?;
+        let metad = GrpcMetad::new(cluster.shared.channels.clone(), cluster.config.metad.clone())?;
         session::end_dead(&metad, &dir, &key, hello).await
     };
     if let Err(err) = work.await {

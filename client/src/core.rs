@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use ozone_platform::Clock;
+use ozone_rpc::Channels;
 use ozone_types::{BucketId, ClusterId, ErrorCode, FsError, FsResult, InodeId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
@@ -12,11 +13,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Kernel;
-use crate::blocks::Blockds;
 use crate::blocks::cache::Cache;
 use crate::blocks::places::Places;
 use crate::blocks::pool::{self, Pool};
 use crate::blocks::slot::Slot;
+use crate::blocks::{Blockds, Spots};
 use crate::budget::Budget;
 use crate::config::ClientConfig;
 use crate::credit::{self, Credits};
@@ -44,6 +45,22 @@ impl Memory {
     /// `total` bytes of dirty data, data on its way and cached data together.
     pub fn new(total: u64) -> Self {
         Memory { budget: Arc::new(Budget::new(total)), cache: Arc::default() }
+    }
+}
+
+/// What the clients of one mount have in common.
+#[derive(Clone)]
+pub struct Shared {
+    pub channels: Channels,
+    pub spots: Spots,
+    pub memory: Memory,
+}
+
+impl Shared {
+    /// `memory`: of all of them together, in bytes.
+    pub fn new(memory: u64) -> Self {
+        let (channels, spots) = (Channels::new(), Spots::default());
+        Shared { channels, spots, memory: Memory::new(memory) }
     }
 }
 

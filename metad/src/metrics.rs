@@ -82,7 +82,11 @@ impl Metrics {
         r.register("request_seconds", "Time to answer a request", m.seconds.clone());
         r.register("errors", "Requests answered with an error", m.errors.clone());
         r.register("entries", "Changes committed for clients", m.entries.clone());
-        r.register("lease_waits", "Requests that waited for a recall", m.lease_waits.clone());
+        r.register(
+            "lease_waits",
+            "Requests that waited for a lease of others, or for their pages to be dropped",
+            m.lease_waits.clone(),
+        );
         r.register("recalls_flush", "Recalls asking to commit", m.recalls_flush.clone());
         r.register("recalls_revoke", "Recalls of leases", m.recalls_revoke.clone());
         let help = "Changes that did not wait until another mount's kernel had dropped pages";

@@ -49,14 +49,9 @@ struct Append {
 impl GrpcBlockds {
     /// `timeout`: a server that acknowledges nothing for so long while appends wait has failed;
     /// so has one that does not answer a read.
-    pub fn new(channels: Channels, timeout: Duration) -> Self {
-        GrpcBlockds {
-            channels,
-            timeout,
-            lanes: Mutex::default(),
-            spots: Spots::default(),
-            latencies: Arc::default(),
-        }
+    pub fn new(channels: Channels, spots: Spots, timeout: Duration) -> Self {
+        let (lanes, latencies) = Default::default();
+        GrpcBlockds { channels, timeout, lanes, spots, latencies }
     }
 
     fn lane(&self, address: &str) -> mpsc::UnboundedSender<Append> {

@@ -18,6 +18,7 @@ use ozone_types::{BlockId, ErrorCode, FsError, FsResult};
 use crate::look::Timings;
 
 pub use lanes::GrpcBlockds;
+pub use spot::Spots;
 
 /// The seam to the block servers.
 pub trait Blockds: Send + Sync {

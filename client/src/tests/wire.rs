@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::blockds::Fault;
 use super::*;
-use crate::blocks::{Blockds, GrpcBlockds, checksums, verified};
+use crate::blocks::{Blockds, GrpcBlockds, Spots, checksums, verified};
 
 struct Service(Arc<FakeBlockds>);
 
@@ -98,7 +98,7 @@ fn append_of(offset: u64, data: Vec<u8>) -> AppendRequest {
 async fn appends_keep_their_order_and_failures_end_only_what_was_under_way() {
     let fake = FakeBlockds::new(1, Duration::from_millis(300));
     let (at, _server) = serve(fake.clone(), ([127, 0, 0, 1], 0).into()).await;
-    let lanes = GrpcBlockds::new(Channels::new(), Duration::from_millis(300));
+    let lanes = GrpcBlockds::new(Channels::new(), Spots::default(), Duration::from_millis(300));
     let to = replica(&fake, &at.to_string());
     let piece = pattern(1 << 20, 4);
     let acks: Vec<_> =
@@ -132,7 +132,7 @@ async fn appends_keep_their_order_and_failures_end_only_what_was_under_way() {
 async fn a_server_that_restarts_is_found_again() {
     let fake = FakeBlockds::new(1, Duration::from_secs(1));
     let (at, server) = serve(fake.clone(), ([127, 0, 0, 1], 0).into()).await;
-    let lanes = GrpcBlockds::new(Channels::new(), Duration::from_secs(1));
+    let lanes = GrpcBlockds::new(Channels::new(), Spots::default(), Duration::from_secs(1));
     let to = replica(&fake, &at.to_string());
     lanes.append(&to, append_of(0, vec![1; 100])).await.unwrap();
     server.abort();

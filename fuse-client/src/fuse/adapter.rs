@@ -396,7 +396,7 @@ impl<B: Backend> Filesystem for Adapter<B> {
         self.asked(call, format_args!("{} at {offset}, fh {}", range.1, handle.0)).run(
             reply,
             async move |vfs| {
-                let written = vfs.write(write).await;
+                let written = vfs.write(write, cached).await;
                 drop(room);
                 written
             },

@@ -22,10 +22,11 @@ pub struct Write {
 }
 
 impl<B: Backend> Vfs<B> {
-    /// Takes all of the data or fails. After the reply call [`Vfs::replied`].
-    pub async fn write(&self, write: Write) -> FsResult<WithPages<u32, B::Pages>> {
+    /// Takes all of the data or fails. `cached`: [`Vfs::leaves_pages`]. After the reply call
+    /// [`Vfs::replied`].
+    pub async fn write(&self, write: Write, cached: bool) -> FsResult<WithPages<u32, B::Pages>> {
         let file = self.files.get(write.handle)?;
-        let pages = self.show_pages(&file, self.leaves_pages(&write)).await?;
+        let pages = self.show_pages(&file, cached).await?;
         let len = write.data.len() as u32; // the kernel's requests have at most 1 MiB
         let at_the_end = write.append && file.direct && !write.writeback;
         let offset = if at_the_end {
