@@ -140,26 +140,20 @@ impl Index {
         if from >= to {
             return Ok(runs);
         }
-        let pieces = &self.view().pieces;
-        // The run that covers `from` begins at or before it. Mostly it is all that there is.
-        let mut up_to =
-            pieces.range(piece_key(block, 0)..=piece_key(block, from)).map_err(other)?;
-        let mut next = from;
-        if let Some(entry) = up_to.next_back() {
+        // Backwards, as far as the run that covers `from`: it begins at or before it, who knows where.
+        let up_to = piece_key(block, 0)..piece_key(block, to);
+        for entry in self.view().pieces.range(up_to).map_err(other)?.rev() {
             let (key, value) = entry.map_err(other)?;
             let run = decode_run(offset_of(key.value()), value.value())?;
+            let first = run.offset <= from;
             if run.end() > from {
-                next = run.end();
                 runs.push(run);
             }
-        }
-        if next < to {
-            let behind = pieces.range(piece_key(block, next)..piece_key(block, to));
-            for entry in behind.map_err(other)? {
-                let (key, value) = entry.map_err(other)?;
-                runs.push(decode_run(offset_of(key.value()), value.value())?);
+            if first {
+                break;
             }
         }
+        runs.reverse();
         Ok(runs)
     }
 

@@ -184,6 +184,7 @@ mod tests {
             if left_alone(&spots.0.lock()[address]) {
                 return None;
             }
+            // The connection is made by a task of its own, which tells nobody.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
