@@ -120,8 +120,11 @@ fn introduction(mountpoint: &Path, data: &Path, cluster: &Cluster, detached: boo
     let (mount, data) = (mountpoint.display(), data.display());
     let metad = cluster.metad_address();
     let containerd = cluster.containerd_address();
+    // Built in a clone it is on nobody's PATH, and the lines below are to be pasted.
+    let program = std::env::current_exe().unwrap_or_else(|_| "ozone".into());
+    let ozone = program.display();
     let ending = if detached {
-        format!("To stop:  ozone quickstart --stop {mount}")
+        format!("To stop:  {ozone} quickstart --stop {mount}")
     } else {
         "Ctrl-C unmounts and stops; the data stays and is found again by the next start.".to_owned()
     };
@@ -133,7 +136,7 @@ The bucket {BUCKET} keeps every byte on all three and is mounted on {mount}
 Three things to try:
   cp -r /usr/include {mount}/ && du -sh {mount}
   cd {mount} && git init demo && cd demo && echo hello > a && git add a && git commit -m first
-  ozone admin status --metad {metad} --containerd {containerd}
+  {ozone} admin status --metad {metad} --containerd {containerd}
 
 {ending}"
     )
